@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+/// What a block format is: a trivially copyable struct that is the bytes on disk, and the few scalar
+/// functions from which decode, encode, products and tests are derived.
+#pragma once
+
+#include <concepts>
+#include <type_traits>
+
+#include "subbyte/core/arch.hpp"
+#include "subbyte/core/bits.hpp"
+
+namespace subbyte {
+inline namespace SUBBYTE_ABI {
+
+/// The codes of one block, one unsigned code per byte, in row order.
+template <int N>
+struct code_block {
+  std::uint8_t code[N];
+
+  [[nodiscard]] SUBBYTE_HD_INLINE constexpr std::uint8_t& operator[](int i) noexcept {
+    return code[i];
+  }
+  [[nodiscard]] SUBBYTE_HD_INLINE constexpr const std::uint8_t& operator[](int i) const noexcept {
+    return code[i];
+  }
+  SUBBYTE_HD_INLINE friend constexpr bool operator==(const code_block& a,
+                                                     const code_block& b) noexcept {
+    for (int i = 0; i < N; ++i) {
+      if (a.code[i] != b.code[i]) return false;
+    }
+    return true;
+  }
+};
+
+/// What split() returns and join() accepts: everything a block stores.
+template <class F>
+struct unpacked {
+  typename F::params params;
+  typename F::codes codes;
+};
+
+/// A struct that is `block_size` consecutive weights of a row as stored bytes.
+template <class F>
+concept block_storage = std::is_trivially_copyable_v<F> && std::is_standard_layout_v<F> && requires {
+  { F::name } -> std::convertible_to<const char*>;
+  requires F::block_size > 0;
+};
+
+/// A block format with one small unsigned code per weight.
+///
+/// Laws, checked for every format of the registry by tests/format/conformance.cpp:
+/// L1  join(split(b)) == b for every block an encoder makes; for any bytes decode(join(split(b)))
+///     equals decode(b).
+/// L2  decode(b)[i] == value(codes[i], i, params), bit for bit.
+/// L3  fit returns storable params: split(join(p, c)).params == p.
+/// L4  round is nearest: no code gives a smaller |v - value|; ties go to the lower code.
+/// L5  encode(x) == join(fit(x), round(x)) unless the format declares encode_ref.
+template <class F>
+concept grid_format =
+    block_storage<F> && requires(const F& b, const typename F::params& p,
+                                 const typename F::codes& c, const float* x, float v, int i) {
+      { F::split(b) } noexcept -> std::same_as<unpacked<F>>;
+      { F::join(p, c) } noexcept -> std::same_as<F>;
+      { F::value(i, i, p) } noexcept -> std::same_as<float>;              // code, position, params
+      { F::round(v, i, p) } noexcept -> std::same_as<int>;                // weight -> nearest code
+      { F::fit(x, x) } noexcept -> std::same_as<typename F::params>;      // weights, importance|null
+    };
+
+/// A block format without a code per weight: floats, vector codebooks.
+template <class F>
+concept opaque_format = block_storage<F> && !grid_format<F> && requires(const F& b, float* out) {
+  { F::decode(b, out) } noexcept;
+};
+
+template <class F>
+concept block_format = grid_format<F> || opaque_format<F>;
+
+/// A format with a normative encoder, byte-identical to the tool that defined the format.
+///
+/// encode_ref<Arch>(w, importance, row_mean_square): block_size weights; their importance or null;
+/// the mean of w^2 over the whole row, which some encoders want when importance is given.
+template <class F>
+concept reference_encodable = block_storage<F> && requires(const float* x, float v) {
+  { F::template encode_ref<arch::scalar>(x, x, v) } noexcept -> std::same_as<F>;
+};
+
+/// A format that files name by a GGUF tensor type id.
+template <class F>
+concept gguf_format = block_format<F> && requires {
+  { F::gguf_type } -> std::convertible_to<std::uint32_t>;
+};
+
+template <block_storage F>
+inline constexpr index_t block_bytes = static_cast<index_t>(sizeof(F));
+template <block_storage F>
+inline constexpr double bits_per_weight = 8.0 * sizeof(F) / F::block_size;
+
+/// block_size weights of one block as floats.
+///
+/// Numerics  exact for fp16-scaled formats up to the one rounding of an addition; the same bits on
+///           every compiler, arch and flag (docs/numerics.md).
+template <block_format F>
+SUBBYTE_HD_INLINE constexpr void decode(const F& block, float* out) noexcept {
+  if constexpr (requires { F::decode(block, out); }) {
+    F::decode(block, out);
+  } else {
+    const unpacked<F> u = F::split(block);
+    for (int i = 0; i < F::block_size; ++i) out[i] = F::value(u.codes[i], i, u.params);
+  }
+}
+
+/// One block from block_size floats: the format's encode_ref, else nearest codes to fitted params.
+template <block_format F, class Arch>
+[[nodiscard]] SUBBYTE_INLINE F encode(const float* weights, const float* importance,
+                                      float row_mean_square) noexcept {
+  if constexpr (reference_encodable<F>) {
+    return F::template encode_ref<Arch>(weights, importance, row_mean_square);
+  } else {
+    static_assert(grid_format<F>, "an opaque format needs an encode_ref");
+    const typename F::params p = F::fit(weights, importance);
+    typename F::codes c{};
+    for (int i = 0; i < F::block_size; ++i) {
+      c[i] = static_cast<std::uint8_t>(F::round(weights[i], i, p));
+    }
+    return F::join(p, c);
+  }
+}
+
+/// The code whose value is nearest to `v`, given a guess at most one away from it; for grids whose
+/// values are monotone in the code. Ties go to the lower code. Differences are taken in double.
+template <class F>
+[[nodiscard]] SUBBYTE_HD_INLINE constexpr int nearest_beside(int guess, float v, int i,
+                                                             const typename F::params& p,
+                                                             int last_code) noexcept {
+  const int first = guess > 0 ? guess - 1 : 0;
+  const int last = guess < last_code ? guess + 1 : last_code;
+  int best = first;
+  double best_distance = 0;
+  for (int code = first; code <= last; ++code) {
+    const double difference =
+        static_cast<double>(v) - static_cast<double>(F::value(code, i, p));
+    const double distance = difference < 0 ? -difference : difference;
+    if (code == first || distance < best_distance) {
+      best = code;
+      best_distance = distance;
+    }
+  }
+  return best;
+}
+
+}  // namespace SUBBYTE_ABI
+}  // namespace subbyte

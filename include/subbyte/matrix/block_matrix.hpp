@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+/// A quantized matrix stored as rows of blocks: a view of bytes that live elsewhere, and an owner.
+#pragma once
+
+#include <cstring>  // std::memcpy, std::memset
+#include <limits>
+#include <new>  // aligned operator new
+#include <string>
+#include <utility>  // std::exchange
+
+#include "subbyte/core/error.hpp"
+#include "subbyte/core/expects.hpp"
+#include "subbyte/format/concepts.hpp"
+#include "subbyte/fwd.hpp"
+
+namespace subbyte {
+inline namespace SUBBYTE_ABI {
+
+/// W [rows, cols], blocks along the columns, rows dense one after another; read only, never owns.
+///
+/// cols need not be a multiple of F::block_size: the last block of a row is then padded, and the
+/// padding is never multiplied nor decoded.
+template <class F>
+class block_matrix_view {
+ public:
+  using format = F;
+
+  SUBBYTE_HD_INLINE constexpr block_matrix_view() noexcept = default;
+  SUBBYTE_HD_INLINE constexpr block_matrix_view(const F* blocks, index_t rows,
+                                                index_t cols) noexcept
+      : blocks_(blocks), rows_(rows), cols_(cols) {
+    SUBBYTE_EXPECTS(rows >= 0 && cols >= 0);
+  }
+
+  [[nodiscard]] SUBBYTE_HD_INLINE constexpr index_t rows() const noexcept { return rows_; }
+  [[nodiscard]] SUBBYTE_HD_INLINE constexpr index_t cols() const noexcept { return cols_; }
+  [[nodiscard]] SUBBYTE_HD_INLINE constexpr index_t blocks_per_row() const noexcept {
+    return ceil_div(cols_, F::block_size);
+  }
+  [[nodiscard]] SUBBYTE_HD_INLINE constexpr const F* data() const noexcept { return blocks_; }
+  [[nodiscard]] SUBBYTE_HD_INLINE constexpr index_t size_bytes() const noexcept {
+    return rows_ * blocks_per_row() * static_cast<index_t>(sizeof(F));
+  }
+  /// The blocks_per_row() blocks of row r.
+  [[nodiscard]] SUBBYTE_HD_INLINE constexpr const F* row(index_t r) const noexcept {
+    SUBBYTE_EXPECTS(r >= 0 && r < rows_);
+    return blocks_ + r * blocks_per_row();
+  }
+  /// Rows [first, first + count) as a matrix of their own.
+  [[nodiscard]] SUBBYTE_HD_INLINE constexpr block_matrix_view row_range(index_t first,
+                                                                   index_t count) const noexcept {
+    SUBBYTE_EXPECTS(first >= 0 && count >= 0 && first + count <= rows_);
+    return {blocks_ + first * blocks_per_row(), count, cols_};
+  }
+
+  /// Weights [k0, k0 + count) of row r into out[0, count).
+  ///
+  /// Cost  whole blocks decode straight into `out`; a cut block goes through a copy on the stack.
+  template <class Arch = arch::native>
+  void decode_row(index_t r, index_t k0, index_t count, float* out) const noexcept {
+    SUBBYTE_EXPECTS(k0 >= 0 && count >= 0 && k0 + count <= cols_);
+    constexpr index_t block = F::block_size;
+    const F* source = row(r) + k0 / block;
+    index_t skip = k0 % block;
+    while (count > 0) {
+      if (skip == 0 && count >= block) {
+        decode(*source, out);
+        out += block;
+        count -= block;
+      } else {
+        float whole[static_cast<std::size_t>(block)];
+        decode(*source, whole);
+        const index_t n = count < block - skip ? count : block - skip;
+        for (index_t i = 0; i < n; ++i) out[i] = whole[skip + i];
+        out += n;
+        count -= n;
+        skip = 0;
+      }
+      ++source;
+    }
+  }
+
+ private:
+  const F* blocks_ = nullptr;
+  index_t rows_ = 0;
+  index_t cols_ = 0;
+};
+
+/// Owns the blocks of a [rows, cols] matrix, zero-filled at first; move-only.
+///
+/// Throws  bad_shape for negative extents or a size beyond the address space, out_of_memory.
+template <class F, class Arch>
+class block_matrix {
+ public:
+  using format = F;
+
+  SUBBYTE_INLINE block_matrix() noexcept {}
+  SUBBYTE_INLINE block_matrix(index_t rows, index_t cols) : rows_(rows), cols_(cols) {
+    const std::size_t bytes = checked_bytes(rows, cols);
+    if (bytes == 0) return;
+    blocks_ = static_cast<F*>(
+        ::operator new(bytes, static_cast<std::align_val_t>(alignment), std::nothrow));
+    if (blocks_ == nullptr) {
+      throw_error(errc::out_of_memory, F::name,
+                  "cannot allocate " + std::to_string(bytes) + " bytes for " +
+                      std::to_string(rows) + " x " + std::to_string(cols) + " weights");
+    }
+    std::memset(static_cast<void*>(blocks_), 0, bytes);
+  }
+  SUBBYTE_INLINE block_matrix(block_matrix&& other) noexcept
+      : blocks_(std::exchange(other.blocks_, nullptr)),
+        rows_(std::exchange(other.rows_, 0)),
+        cols_(std::exchange(other.cols_, 0)) {}
+  SUBBYTE_INLINE block_matrix& operator=(block_matrix&& other) noexcept {
+    if (this != &other) {
+      release();
+      blocks_ = std::exchange(other.blocks_, nullptr);
+      rows_ = std::exchange(other.rows_, 0);
+      cols_ = std::exchange(other.cols_, 0);
+    }
+    return *this;
+  }
+  block_matrix(const block_matrix&) = delete;
+  block_matrix& operator=(const block_matrix&) = delete;
+  SUBBYTE_INLINE ~block_matrix() { release(); }
+
+  [[nodiscard]] SUBBYTE_INLINE block_matrix clone() const {
+    block_matrix copy(rows_, cols_);
+    if (blocks_ != nullptr) {
+      std::memcpy(static_cast<void*>(copy.blocks_), blocks_,
+                  static_cast<std::size_t>(view().size_bytes()));
+    }
+    return copy;
+  }
+
+  [[nodiscard]] SUBBYTE_INLINE block_matrix_view<F> view() const& noexcept {
+    return {blocks_, rows_, cols_};
+  }
+  block_matrix_view<F> view() const&& = delete;
+
+  [[nodiscard]] SUBBYTE_INLINE index_t rows() const noexcept { return rows_; }
+  [[nodiscard]] SUBBYTE_INLINE index_t cols() const noexcept { return cols_; }
+  /// The blocks of row r, for an encoder to fill.
+  [[nodiscard]] SUBBYTE_INLINE F* row(index_t r) noexcept {
+    SUBBYTE_EXPECTS(r >= 0 && r < rows_);
+    return blocks_ + r * ceil_div(cols_, F::block_size);
+  }
+
+ private:
+  static constexpr std::size_t alignment = alignof(F) > 64 ? alignof(F) : 64;
+
+  SUBBYTE_INLINE static std::size_t checked_bytes(index_t rows, index_t cols) {
+    if (rows < 0 || cols < 0) {
+      throw_error(errc::bad_shape, F::name,
+                  std::to_string(rows) + " x " + std::to_string(cols) +
+                      ": extents must not be negative");
+    }
+    const index_t row_blocks = ceil_div(cols, F::block_size);
+    const index_t limit =
+        std::numeric_limits<index_t>::max() / static_cast<index_t>(sizeof(F));
+    if (row_blocks != 0 && rows > limit / row_blocks) {
+      throw_error(errc::bad_shape, F::name,
+                  std::to_string(rows) + " x " + std::to_string(cols) +
+                      ": the size in bytes does not fit 63 bits");
+    }
+    return static_cast<std::size_t>(rows * row_blocks) * sizeof(F);
+  }
+  SUBBYTE_INLINE void release() noexcept {
+    ::operator delete(static_cast<void*>(blocks_), static_cast<std::align_val_t>(alignment));
+  }
+
+  F* blocks_ = nullptr;
+  index_t rows_ = 0;
+  index_t cols_ = 0;
+};
+
+}  // namespace SUBBYTE_ABI
+}  // namespace subbyte

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+/// The policy that gives the bytes of the tool that defined the format.
+#pragma once
+
+#include <string>
+
+#include "subbyte/quantize/concepts.hpp"
+
+namespace subbyte {
+inline namespace SUBBYTE_ABI {
+
+/// Byte-identical to the format's own tool (for GGUF types: ggml on x86-64, without contraction).
+///
+/// importance     one positive weight per column [k], e.g. the mean of the squared activations;
+///                empty: none. Formats whose tool ignores it ignore it here.
+/// on_non_finite  NaN and Inf among the weights: an error, or zero.
+///
+/// A row whose length is no multiple of the block is padded with zeros of importance zero.
+/// Formats without a normative encoder take nearest codes to their fitted params.
+struct reference {
+  vector_view<const float> importance{};
+  non_finite on_non_finite = non_finite::reject;
+
+  /// Shapes    w [n, k]; target [n, k].
+  /// Cost      one pass per row, parallel over rows; stack only.
+  /// Throws    bad_shape when importance is neither empty nor [k]; non_finite when it holds a
+  ///           negative, NaN or Inf.
+  template <block_format F, class Arch>
+  void apply(weights_view w, block_matrix<F, Arch>& target, executor_ref ex) const {
+    check_importance<Arch>(w.extent(1));
+    ex.for_range(w.extent(0), 8, [&](index_t begin, index_t end) noexcept {
+      for (index_t r = begin; r < end; ++r) encode_row<F, Arch>(w[r], target.row(r));
+    });
+  }
+
+ private:
+  template <class Arch>
+  void check_importance(index_t cols) const {
+    if (importance.size() == 0) return;
+    if (importance.size() != cols) {
+      throw_error(errc::bad_shape, "importance",
+                  std::to_string(importance.size()) + " values for " + std::to_string(cols) +
+                      " columns; one per column is required");
+    }
+    for (index_t i = 0; i < cols; ++i) {
+      const float v = importance[i];
+      if (!(v >= 0 && v <= max_float)) {
+        throw_error(errc::non_finite, "importance",
+                    "column " + std::to_string(i) + " holds " + std::to_string(v) +
+                        "; finite values >= 0 are required");
+      }
+    }
+  }
+
+  template <class F, class Arch>
+  void encode_row(tensor_view<const float, 1, strided> row, F* out) const noexcept {
+    constexpr int block = F::block_size;
+    const index_t cols = row.extent(0);
+    float row_mean_square = 0;
+    if (importance.size() != 0) {
+      for (index_t i = 0; i < cols; ++i) {
+        const float v = finite(row[i]);
+        row_mean_square += unfused(v * v);
+      }
+      row_mean_square /= static_cast<float>(cols);
+    }
+    for (index_t k0 = 0; k0 < cols; k0 += block) {
+      float w[block];
+      float weight[block];
+      for (int i = 0; i < block; ++i) {
+        const bool inside = k0 + i < cols;
+        w[i] = inside ? finite(row[k0 + i]) : 0.0F;
+        weight[i] = inside && importance.size() != 0 ? importance[k0 + i] : 0.0F;
+      }
+      *out++ = encode<F, Arch>(w, importance.size() != 0 ? weight : nullptr, row_mean_square);
+    }
+  }
+
+  static constexpr float max_float = 3.40282347e+38F;
+
+  SUBBYTE_INLINE float finite(float v) const noexcept {
+    return on_non_finite == non_finite::zero && !(v >= -max_float && v <= max_float) ? 0.0F : v;
+  }
+};
+
+}  // namespace SUBBYTE_ABI
+}  // namespace subbyte

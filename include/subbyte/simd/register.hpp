@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: Apache-2.0
+/// One CPU register of elements, with the same few operations on every arch; the only door to xsimd.
+///
+/// Other headers name reg<T, Arch> and the primitives, never an xsimd type.
+#pragma once
+
+#include <type_traits>  // std::is_base_of_v, std::conditional_t
+
+#include "subbyte/core/arch.hpp"
+#include "subbyte/num/rounding.hpp"
+
+#if SUBBYTE_WITH_AVX2 || SUBBYTE_WITH_NEON
+#include <xsimd/xsimd.hpp>
+
+#if XSIMD_VERSION_MAJOR < 8 || (XSIMD_VERSION_MAJOR == 8 && XSIMD_VERSION_MINOR < 1)
+#error "subbyte: simd/register.hpp needs xsimd 8.1 or later"
+#endif
+
+namespace subbyte {
+inline namespace SUBBYTE_ABI {
+namespace detail {
+
+/// The xsimd architecture behind one of our tags, under a name that holds our tag.
+///
+/// xsimd's functions before 10.0 are plain inline, so two translation units with different -m flags
+/// would share `xsimd::kernel::add<float, fma3<avx2>>`. Deriving puts SUBBYTE_ISA into their
+/// symbols. It is also the one place that knows xsimd's names.
+template <class Arch>
+struct xsimd_arch;
+
+#if SUBBYTE_WITH_AVX2
+template <>
+struct xsimd_arch<arch::avx2> : xsimd::fma3<xsimd::avx2> {};
+#endif
+#if SUBBYTE_WITH_AVX512
+template <>
+struct xsimd_arch<arch::avx512> : xsimd::avx512bw {};
+#endif
+#if SUBBYTE_WITH_NEON
+template <>
+struct xsimd_arch<arch::neon> : xsimd::neon64 {};
+#endif
+
+/// The tag that decides the registers of Arch; its descendants add instructions, not width.
+template <class Arch>
+using register_family = std::conditional_t<
+    std::is_base_of_v<arch::avx512, Arch>, arch::avx512,
+    std::conditional_t<std::is_base_of_v<arch::avx2, Arch>, arch::avx2, arch::neon>>;
+
+}  // namespace detail
+}  // namespace SUBBYTE_ABI
+}  // namespace subbyte
+
+namespace xsimd {
+namespace types {
+
+// A derived architecture needs its own entries in xsimd's two register tables. The macro and the
+// traits are the same from 8.1 to 14.3.
+#if SUBBYTE_WITH_AVX2
+XSIMD_DECLARE_SIMD_REGISTER_ALIAS(subbyte::detail::xsimd_arch<subbyte::arch::avx2>,
+                                  xsimd::fma3<xsimd::avx2>);
+template <class T>
+struct get_bool_simd_register<T, subbyte::detail::xsimd_arch<subbyte::arch::avx2>>
+    : get_bool_simd_register<T, xsimd::fma3<xsimd::avx2>> {};
+#endif
+#if SUBBYTE_WITH_AVX512
+XSIMD_DECLARE_SIMD_REGISTER_ALIAS(subbyte::detail::xsimd_arch<subbyte::arch::avx512>,
+                                  xsimd::avx512bw);
+template <class T>
+struct get_bool_simd_register<T, subbyte::detail::xsimd_arch<subbyte::arch::avx512>>
+    : get_bool_simd_register<T, xsimd::avx512bw> {};
+#endif
+#if SUBBYTE_WITH_NEON
+XSIMD_DECLARE_SIMD_REGISTER_ALIAS(subbyte::detail::xsimd_arch<subbyte::arch::neon>, xsimd::neon64);
+template <class T>
+struct get_bool_simd_register<T, subbyte::detail::xsimd_arch<subbyte::arch::neon>>
+    : get_bool_simd_register<T, xsimd::neon64> {};
+#endif
+
+}  // namespace types
+}  // namespace xsimd
+#endif
+
+namespace subbyte {
+inline namespace SUBBYTE_ABI {
+
+template <class T, class Arch>
+  requires(Arch::enabled)
+struct reg;
+
+/// The register of the specification: 512 bits of plain array, 16 floats or 64 bytes.
+///
+/// 16 floats are the 16 virtual lanes of a consistent dot product, so there the whole accumulator
+/// is one register. The other archs have 32 bytes (avx2), 64 (avx512) or 16 (neon) per register.
+///
+/// Elements  float, and signed or unsigned integers of 8, 16 and 32 bits; integers wrap.
+/// Numerics  each operation rounds once, to nearest even. The compiler may contract `a * b + c`:
+///           write fma(a, b, c), or unfused(a * b) + c.
+template <class T>
+struct reg<T, arch::scalar> {
+  static_assert(std::is_same_v<T, float> || (std::is_integral_v<T> && sizeof(T) <= 4));
+  using value_type = T;
+  using arch_type = arch::scalar;
+  static constexpr int size = 64 / static_cast<int>(sizeof(T));
+
+  T lanes[size];
+
+  /// Reads `size` elements; any alignment that T allows.
+  [[nodiscard]] SUBBYTE_INLINE static reg load(const T* p) noexcept {
+    return make([&](int i) { return p[i]; });
+  }
+  [[nodiscard]] SUBBYTE_INLINE static reg broadcast(T value) noexcept {
+    return make([&](int) { return value; });
+  }
+  /// Writes `size` elements; any alignment that T allows.
+  SUBBYTE_INLINE void store(T* p) const noexcept {
+    for (int i = 0; i < size; ++i) p[i] = lanes[i];
+  }
+
+  SUBBYTE_INLINE friend reg operator+(reg a, reg b) noexcept {
+    return make([&](int i) { return static_cast<T>(wide(a.lanes[i]) + wide(b.lanes[i])); });
+  }
+  SUBBYTE_INLINE friend reg operator-(reg a, reg b) noexcept {
+    return make([&](int i) { return static_cast<T>(wide(a.lanes[i]) - wide(b.lanes[i])); });
+  }
+  /// For float and for integers of 16 and 32 bits (the lower half of the product).
+  SUBBYTE_INLINE friend reg operator*(reg a, reg b) noexcept
+    requires(sizeof(T) > 1)
+  {
+    return make([&](int i) { return static_cast<T>(wide(a.lanes[i]) * wide(b.lanes[i])); });
+  }
+  SUBBYTE_INLINE friend reg operator&(reg a, reg b) noexcept
+    requires(std::is_integral_v<T>)
+  {
+    return make([&](int i) { return static_cast<T>(a.lanes[i] & b.lanes[i]); });
+  }
+  SUBBYTE_INLINE friend reg operator|(reg a, reg b) noexcept
+    requires(std::is_integral_v<T>)
+  {
+    return make([&](int i) { return static_cast<T>(a.lanes[i] | b.lanes[i]); });
+  }
+
+  /// a * b + c with one rounding.
+  SUBBYTE_INLINE friend reg fma(reg a, reg b, reg c) noexcept
+    requires(std::is_same_v<T, float>)
+  {
+    return make([&](int i) { return __builtin_fmaf(a.lanes[i], b.lanes[i], c.lanes[i]); });
+  }
+  /// a < b ? a : b, so b where either is NaN and where both are zeros.
+  SUBBYTE_INLINE friend reg min(reg a, reg b) noexcept {
+    return make([&](int i) { return a.lanes[i] < b.lanes[i] ? a.lanes[i] : b.lanes[i]; });
+  }
+  /// a > b ? a : b, so b where either is NaN and where both are zeros.
+  SUBBYTE_INLINE friend reg max(reg a, reg b) noexcept {
+    return make([&](int i) { return a.lanes[i] > b.lanes[i] ? a.lanes[i] : b.lanes[i]; });
+  }
+  /// Clears the sign bit of a float; an integer wraps, so the most negative one stays.
+  SUBBYTE_INLINE friend reg abs(reg a) noexcept
+    requires(std::is_signed_v<T>)
+  {
+    if constexpr (std::is_same_v<T, float>) {
+      return make([&](int i) {
+        return bit_cast<float>(bit_cast<std::uint32_t>(a.lanes[i]) & 0x7FFFFFFFU);
+      });
+    } else {
+      return make([&](int i) {
+        return a.lanes[i] < 0 ? static_cast<T>(0U - wide(a.lanes[i])) : a.lanes[i];
+      });
+    }
+  }
+  /// The argument, which no later operation is fused with; see num/rounding.hpp.
+  SUBBYTE_INLINE friend reg unfused(reg a) noexcept
+    requires(std::is_same_v<T, float>)
+  {
+    return make([&](int i) { return unfused(a.lanes[i]); });
+  }
+
+ private:
+  template <class Lane>
+  SUBBYTE_INLINE static reg make(Lane lane) noexcept {
+    reg out;
+    for (int i = 0; i < size; ++i) out.lanes[i] = lane(i);
+    return out;
+  }
+  // Unsigned arithmetic wraps where int would overflow.
+  SUBBYTE_INLINE static auto wide(T value) noexcept {
+    if constexpr (std::is_same_v<T, float>) {
+      return value;
+    } else {
+      return static_cast<std::uint32_t>(value);
+    }
+  }
+};
+
+#if SUBBYTE_WITH_AVX2 || SUBBYTE_WITH_NEON
+/// One native register; operations and element types as in reg<T, arch::scalar>.
+template <class T, class Arch>
+  requires(Arch::enabled)
+struct reg {
+  static_assert(std::is_same_v<T, float> || (std::is_integral_v<T> && sizeof(T) <= 4));
+  using value_type = T;
+  using arch_type = Arch;
+
+ private:
+  using batch = xsimd::batch<T, detail::xsimd_arch<detail::register_family<Arch>>>;
+
+ public:
+  /// The compiler's own vector type, for intrinsics.
+  using native_type = typename batch::register_type;
+  static constexpr int size = static_cast<int>(sizeof(native_type) / sizeof(T));
+
+  native_type native;
+
+  [[nodiscard]] SUBBYTE_INLINE static reg load(const T* p) noexcept {
+    return reg{batch::load_unaligned(p)};
+  }
+  [[nodiscard]] SUBBYTE_INLINE static reg broadcast(T value) noexcept {
+    return reg{batch(value)};
+  }
+  SUBBYTE_INLINE void store(T* p) const noexcept { batch(native).store_unaligned(p); }
+
+  SUBBYTE_INLINE friend reg operator+(reg a, reg b) noexcept {
+    return reg{batch(a.native) + batch(b.native)};
+  }
+  SUBBYTE_INLINE friend reg operator-(reg a, reg b) noexcept {
+    return reg{batch(a.native) - batch(b.native)};
+  }
+  SUBBYTE_INLINE friend reg operator*(reg a, reg b) noexcept
+    requires(sizeof(T) > 1)
+  {
+    return reg{batch(a.native) * batch(b.native)};
+  }
+  SUBBYTE_INLINE friend reg operator&(reg a, reg b) noexcept
+    requires(std::is_integral_v<T>)
+  {
+    return reg{batch(a.native) & batch(b.native)};
+  }
+  SUBBYTE_INLINE friend reg operator|(reg a, reg b) noexcept
+    requires(std::is_integral_v<T>)
+  {
+    return reg{batch(a.native) | batch(b.native)};
+  }
+
+  SUBBYTE_INLINE friend reg fma(reg a, reg b, reg c) noexcept
+    requires(std::is_same_v<T, float>)
+  {
+    return reg{xsimd::fma(batch(a.native), batch(b.native), batch(c.native))};
+  }
+  SUBBYTE_INLINE friend reg min(reg a, reg b) noexcept {
+    const batch first(a.native);
+    const batch second(b.native);
+    if constexpr (ordered_min_max) {
+      return reg{xsimd::select(first < second, first, second)};
+    } else {
+      return reg{xsimd::min(first, second)};
+    }
+  }
+  SUBBYTE_INLINE friend reg max(reg a, reg b) noexcept {
+    const batch first(a.native);
+    const batch second(b.native);
+    if constexpr (ordered_min_max) {
+      return reg{xsimd::select(first > second, first, second)};
+    } else {
+      return reg{xsimd::max(first, second)};
+    }
+  }
+  SUBBYTE_INLINE friend reg abs(reg a) noexcept
+    requires(std::is_signed_v<T>)
+  {
+    return reg{xsimd::abs(batch(a.native))};
+  }
+  SUBBYTE_INLINE friend reg unfused(reg a) noexcept
+    requires(std::is_same_v<T, float>)
+  {
+#if SUBBYTE_WITH_AVX512
+    asm("" : "+v"(a.native));
+#elif SUBBYTE_WITH_AVX2
+    asm("" : "+x"(a.native));
+#else
+    asm("" : "+w"(a.native));
+#endif
+    return a;
+  }
+
+ private:
+  // The instructions of AArch64 return NaN for any NaN and order the zeros.
+  static constexpr bool ordered_min_max =
+      std::is_same_v<T, float> && std::is_base_of_v<arch::neon, Arch>;
+};
+#endif
+
+/// Every lane as a float, rounded to nearest even (exact up to 2^24 in magnitude).
+template <class Arch>
+[[nodiscard]] SUBBYTE_INLINE reg<float, Arch> to_float(reg<std::int32_t, Arch> x) noexcept {
+  if constexpr (std::is_same_v<Arch, arch::scalar>) {
+    reg<float, Arch> out;
+    for (int i = 0; i < out.size; ++i) out.lanes[i] = static_cast<float>(x.lanes[i]);
+    return out;
+  } else {
+    using family = detail::xsimd_arch<detail::register_family<Arch>>;
+    return reg<float, Arch>{xsimd::to_float(xsimd::batch<std::int32_t, family>(x.native))};
+  }
+}
+
+}  // namespace SUBBYTE_ABI
+}  // namespace subbyte

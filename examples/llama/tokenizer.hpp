@@ -16,7 +16,8 @@ namespace llama {
 
 using token = std::int32_t;
 
-/// What a piece is. Source: sentencepiece_model.proto; the same numbers in tokenizer.ggml.token_type.
+/// What a piece is. Source: sentencepiece_model.proto; the same numbers in
+/// tokenizer.ggml.token_type.
 enum class piece_kind : std::int32_t {
   normal = 1,
   unknown = 2,

@@ -40,6 +40,8 @@ template <class F>
 class block_matrix_view;
 template <class F, class Arch = arch::native>
 class block_matrix;
+template <class F, class Arch = arch::native>
+struct quantized;
 
 template <class Arch = arch::native>
 class basic_thread_pool;

@@ -11,9 +11,10 @@
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
-#include <stdexcept>
 #include <string>
 #include <vector>
+
+#include "support/catch.hpp"
 
 #if !defined(SUBBYTE_GOLDEN_DIR)
 #error "define SUBBYTE_GOLDEN_DIR as the path of tests/golden"
@@ -27,11 +28,11 @@ class safetensors_bytes {
   explicit safetensors_bytes(const std::string& path) {
     const std::string full = std::string(SUBBYTE_GOLDEN_DIR) + "/" + path;
     std::ifstream file(full, std::ios::binary);
-    if (!file) throw std::runtime_error("cannot open " + full);
+    if (!file) FAIL("cannot open " << full);
     const std::vector<char> content{std::istreambuf_iterator<char>(file),
                                     std::istreambuf_iterator<char>()};
     std::uint64_t header_bytes = 0;
-    if (content.size() < sizeof(header_bytes)) throw std::runtime_error("truncated: " + full);
+    if (content.size() < sizeof(header_bytes)) FAIL("truncated: " << full);
     std::memcpy(&header_bytes, content.data(), sizeof(header_bytes));
     const auto header = content.begin() + sizeof(header_bytes);
     const auto data = header + static_cast<std::ptrdiff_t>(header_bytes);
@@ -46,7 +47,7 @@ class safetensors_bytes {
   [[nodiscard]] std::vector<T> elements(const std::string& name) const {
     const auto offsets = header_.at(name).at("data_offsets").get<std::vector<std::size_t>>();
     std::vector<T> result((offsets.at(1) - offsets.at(0)) / sizeof(T));
-    if (offsets[1] > data_.size() || result.empty()) throw std::runtime_error("bad tensor " + name);
+    if (offsets[1] > data_.size() || result.empty()) FAIL("bad tensor " << name);
     std::memcpy(result.data(), data_.data() + offsets[0], result.size() * sizeof(T));
     return result;
   }

@@ -127,24 +127,28 @@ template <block_format F, class Arch>
 }
 
 /// The code whose value is nearest to `v`, given a guess at most one away from it; for grids whose
-/// values are monotone in the code. Ties go to the lower code. Differences are taken in double.
+/// values are monotone in the code. Ties go to the lowest code, also between equal values.
+///
+/// Numerics  exact: distances are compared through the sum of two values, which double holds, not
+///           through differences, which vanish when `v` is far outside the grid. NaN, as `v` or as a
+///           value, loses no comparison: the result is then some code in [0, last_code].
 template <class F>
 [[nodiscard]] SUBBYTE_HD_INLINE constexpr int nearest_beside(int guess, float v, int i,
                                                              const typename F::params& p,
                                                              int last_code) noexcept {
-  const int first = guess > 0 ? guess - 1 : 0;
+  const double twice = 2.0 * static_cast<double>(v);
+  int best = guess > 0 ? guess - 1 : 0;
   const int last = guess < last_code ? guess + 1 : last_code;
-  int best = first;
-  double best_distance = 0;
-  for (int code = first; code <= last; ++code) {
-    const double difference =
-        static_cast<double>(v) - static_cast<double>(F::value(code, i, p));
-    const double distance = difference < 0 ? -difference : difference;
-    if (code == first || distance < best_distance) {
+  double best_value = static_cast<double>(F::value(best, i, p));
+  for (int code = best + 1; code <= last; ++code) {
+    const double candidate = static_cast<double>(F::value(code, i, p));
+    const double sum = best_value + candidate;
+    if (candidate > best_value ? twice > sum : (candidate < best_value && twice < sum)) {
       best = code;
-      best_distance = distance;
+      best_value = candidate;
     }
   }
+  while (best > 0 && static_cast<double>(F::value(best - 1, i, p)) == best_value) --best;
   return best;
 }
 

@@ -215,7 +215,12 @@ struct reg {
     return reg{batch::load_unaligned(p)};
   }
   [[nodiscard]] SUBBYTE_INLINE static reg broadcast(T value) noexcept {
+#if SUBBYTE_WITH_NEON
+    // In xsimd 8.1 neon64's broadcast does not compile for a derived architecture.
+    return reg{xsimd::batch<T, xsimd::neon64>(value)};
+#else
     return reg{batch(value)};
+#endif
   }
   SUBBYTE_INLINE void store(T* p) const noexcept { batch(native).store_unaligned(p); }
 
@@ -289,6 +294,19 @@ struct reg {
 };
 #endif
 
+/// The low and the high 4 bits of every byte.
+template <class Arch>
+struct nibbles {
+  reg<std::uint8_t, Arch> low;
+  reg<std::uint8_t, Arch> high;
+};
+
+/// Bits 0-1, 2-3, 4-5 and 6-7 of every byte.
+template <class Arch>
+struct two_bit_codes {
+  reg<std::uint8_t, Arch> part[4];
+};
+
 /// Every lane as a float, rounded to nearest even (exact up to 2^24 in magnitude).
 template <class Arch>
 [[nodiscard]] SUBBYTE_INLINE reg<float, Arch> to_float(reg<std::int32_t, Arch> x) noexcept {
@@ -297,8 +315,10 @@ template <class Arch>
     for (int i = 0; i < out.size; ++i) out.lanes[i] = static_cast<float>(x.lanes[i]);
     return out;
   } else {
-    using family = detail::xsimd_arch<detail::register_family<Arch>>;
-    return reg<float, Arch>{xsimd::to_float(xsimd::batch<std::int32_t, family>(x.native))};
+    // Not xsimd::to_float, whose 512-bit intrinsic makes g++ 12 warn in the caller's code.
+    using integers [[gnu::vector_size(sizeof(x))]] = std::int32_t;
+    return reg<float, Arch>{__builtin_convertvector(__builtin_bit_cast(integers, x.native),
+                                                    typename reg<float, Arch>::native_type)};
   }
 }
 

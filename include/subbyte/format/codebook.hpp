@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Codebooks: fixed tables of real values that codes index.
+#pragma once
+
+#include <concepts>
+
+#include "subbyte/core/bits.hpp"
+#include "subbyte/num/minifloat.hpp"
+
+namespace subbyte {
+inline namespace SUBBYTE_ABI {
+
+/// A type whose value(code) is a table of 2^bits floats and whose nearest(x) is its inverse.
+///
+/// Laws, checked by tests/format/codebook.cpp: nearest(x) is a code whose value no other value beats
+/// in distance to x, for every float but NaN; which one on a tie is stated by the codebook.
+/// A type and not an array: nvcc cannot index a static constexpr array at run time, and clang 14
+/// takes no float arrays as template arguments.
+template <class C>
+concept codebook = requires(int code, float x) {
+  { C::name } -> std::convertible_to<const char*>;
+  { C::bits } -> std::convertible_to<int>;
+  { C::value(code) } noexcept -> std::same_as<float>;
+  { C::nearest(x) } noexcept -> std::same_as<int>;
+};
+
+/// The 16 non-uniform levels of the IQ4 formats, ascending, dense around zero.
+///
+/// Source  ggml src/ggml-common.h, kvalues_iq4nl.
+struct iq4 {
+  static constexpr const char* name = "iq4";
+  static constexpr int bits = 4;
+
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int level(int code) noexcept {
+    constexpr std::int8_t levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                        1,    13,   25,  38,  53,  69,  89,  113};
+    return levels[code & 15];
+  }
+
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr float value(int code) noexcept {
+    return static_cast<float>(level(code));
+  }
+
+  /// Ties go to the upper code, as in the reference encoders. NaN gives 15.
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int nearest(float x) noexcept {
+    int code = 0;
+    // The code is the number of midpoints that x reaches; one comparison each, no branch, so that a
+    // loop over weights vectorises.
+    for (int upper = 1; upper < 16; ++upper) {
+      const float midpoint = 0.5F * static_cast<float>(level(upper - 1) + level(upper));
+      code += !(x < midpoint) ? 1 : 0;
+    }
+    return code;
+  }
+};
+static_assert(codebook<iq4>);
+
+/// The values of OCP FP4 E2M1: 0, 0.5, 1, 1.5, 2, 3, 4, 6 and, from code 8, their negatives (8 is -0).
+///
+/// Source  OCP Microscaling Formats 1.0 section 5.3.3.
+struct fp4_e2m1 {
+  static constexpr const char* name = "fp4_e2m1";
+  static constexpr int bits = 4;
+
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr float value(int code) noexcept {
+    return e2m1::from_bits(static_cast<std::uint8_t>(code & 15)).to_float();
+  }
+
+  /// Ties go to the lower code, that is toward zero; results of zero are code 0, never 8. Magnitudes
+  /// above 6 saturate. NaN gives 0. (e2m1::nearest rounds ties to the even code and keeps -0.)
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int nearest(float x) noexcept {
+    const float size = x < 0 ? -x : x;
+    int code = 0;
+    for (int upper = 1; upper < 8; ++upper) {
+      code += size > 0.5F * (value(upper - 1) + value(upper)) ? 1 : 0;
+    }
+    return code + (x < 0 && code != 0 ? 8 : 0);
+  }
+};
+static_assert(codebook<fp4_e2m1>);
+
+}  // namespace SUBBYTE_ABI
+}  // namespace subbyte

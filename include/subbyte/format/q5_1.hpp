@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Q5_1: 32 weights, fp16 scale and minimum, 5-bit codes.
+#pragma once
+
+#include <limits>
+
+#include "subbyte/format/concepts.hpp"
+#include "subbyte/format/search.hpp"
+#include "subbyte/fwd.hpp"
+#include "subbyte/num/half.hpp"
+#include "subbyte/num/rounding.hpp"
+
+namespace subbyte {
+inline namespace SUBBYTE_ABI {
+
+/// Q5_1: 32 weights, fp16 scale and minimum, 5-bit codes; 6 bits per weight.
+///
+/// Layout   scale:f16 | minimum:f16 | codes_high:u8[4] | codes_low:u8[16]; the low four bits of weight j
+///          are the low nibble of codes_low[j], those of weight j + 16 the high nibble; the fifth bit
+///          of weight j is bit j % 8 of codes_high[j / 8].
+/// Value    scale * code + minimum: the product is exact in fp32, the sum rounds once.
+/// Partner  q8_1
+/// Source   GGUF tensor type 7; ggml `block_q5_1` (d = scale, m = minimum, qh = codes_high, qs = codes_low).
+struct q5_1 {
+  static constexpr const char* name = "q5_1";
+  static constexpr int block_size = 32;
+  static constexpr std::uint32_t gguf_type = 7;
+  using partner = q8_1;
+
+  half scale;
+  half minimum;
+  std::uint8_t codes_high[4];
+  std::uint8_t codes_low[16];
+
+  struct params {
+    half scale;
+    half minimum;
+    SUBBYTE_HD_INLINE friend constexpr bool operator==(const params& a, const params& b) noexcept {
+      return a.scale == b.scale && a.minimum == b.minimum;
+    }
+  };
+  using codes = code_block<32>;
+
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr float value(int code, int,
+                                                               const params& p) noexcept {
+    return p.scale.to_float() * static_cast<float>(code) + p.minimum.to_float();
+  }
+
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int round(float weight, int i,
+                                                             const params& p) noexcept {
+    const float d = p.scale.to_float();
+    const float above = weight - p.minimum.to_float();
+    const int guess = d != 0 ? clamp(trunc_to_int(above / d + 0.5F), 0, 31) : 0;
+    return nearest_beside<q5_1>(guess, weight, i, p, 31);
+  }
+
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr unpacked<q5_1> split(const q5_1& b) noexcept {
+    unpacked<q5_1> u{{b.scale, b.minimum}, {}};
+    for (int j = 0; j < 16; ++j) {
+      const int low = b.codes_low[j];
+      const int first = b.codes_high[j / 8] >> (j % 8) & 1;
+      const int second = b.codes_high[2 + j / 8] >> (j % 8) & 1;
+      u.codes[j] = static_cast<std::uint8_t>((low & 15) | first << 4);
+      u.codes[j + 16] = static_cast<std::uint8_t>(low >> 4 | second << 4);
+    }
+    return u;
+  }
+
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr q5_1 join(const params& p,
+                                                             const codes& c) noexcept {
+    q5_1 b{p.scale, p.minimum, {}, {}};
+    for (int j = 0; j < 16; ++j) {
+      b.codes_low[j] = static_cast<std::uint8_t>((c[j] & 15) | (c[j + 16] & 15) << 4);
+    }
+    for (int j = 0; j < 32; ++j) {
+      const int high = (c[j] >> 4 & 1) << (j % 8);
+      b.codes_high[j / 8] = static_cast<std::uint8_t>(b.codes_high[j / 8] | high);
+    }
+    return b;
+  }
+
+  /// The reference encoder's scale and minimum.
+  template <class Arch = arch::native>
+  [[nodiscard]] SUBBYTE_INLINE static params fit(const float* w, const float* importance) noexcept {
+    const q5_1 b = encode_ref<Arch>(w, importance, mean_square<Arch>(w, block_size));
+    return {b.scale, b.minimum};
+  }
+
+  /// Byte-identical to ggml's file quantizer. Without importance the range [min, max] is cut into 31
+  /// steps and codes come from the unrounded scale. With importance: a weighted search for scale and
+  /// minimum, in which the minimum is at most 0.
+  ///
+  /// Numerics  an all-zero block is all zero bytes; a constant one has scale 0 and the constant as
+  ///           minimum (with importance only a negative constant, a positive one has minimum 0 and
+  ///           codes 31). Scales outside fp16's range are stored as 0 or Inf and the codes stay. Codes
+  ///           that ggml leaves undefined (a range whose 1 / scale overflows, or that itself does)
+  ///           saturate, and 0 * Inf gives code 0.
+  template <class Arch = arch::native>
+  [[nodiscard]] SUBBYTE_INLINE static q5_1 encode_ref(const float* w, const float* importance,
+                                                      float row_mean_square) noexcept {
+    codes c{};
+    if (importance != nullptr) {
+      float weight[32];
+      energy_weights<Arch>(32, w, importance, row_mean_square, weight);
+      const affine_scale s =
+          search_affine<Arch>(32, 31, w, weight, {-0.9F, 0.05F, 36, false}, c.code);
+      return join({half::nearest(s.scale), half::nearest(-s.minimum)}, c);
+    }
+    float low = std::numeric_limits<float>::max();
+    float high = -std::numeric_limits<float>::max();
+    for (int j = 0; j < 32; ++j) {
+      low = w[j] < low ? w[j] : low;
+      high = w[j] > high ? w[j] : high;
+    }
+    const float d = (high - low) / 31.0F;
+    const float inverse = d != 0 ? 1.0F / d : 0.0F;
+    for (int j = 0; j < 32; ++j) {
+      const int code = trunc_to_int(unfused((w[j] - low) * inverse) + 0.5F);
+      c[j] = static_cast<std::uint8_t>(clamp(code, 0, 31));
+    }
+    return join({half::nearest(d), half::nearest(low)}, c);
+  }
+};
+static_assert(sizeof(q5_1) == 24 && grid_format<q5_1> && reference_encodable<q5_1>);
+
+}  // namespace SUBBYTE_ABI
+}  // namespace subbyte

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Q8_0: 32 weights, one fp16 scale, signed 8-bit codes.
+#pragma once
+
+#include "subbyte/format/concepts.hpp"
+#include "subbyte/format/search.hpp"
+#include "subbyte/fwd.hpp"
+#include "subbyte/num/half.hpp"
+#include "subbyte/num/rounding.hpp"
+
+namespace subbyte {
+inline namespace SUBBYTE_ABI {
+
+/// Q8_0: 32 weights, one fp16 scale, 8-bit codes with bias 128; 8.5 bits per weight.
+///
+/// Layout   scale:f16 | quants:i8[32]; quants[j] = code j - 128.
+/// Value    scale * (code - 128), exact in fp32.
+/// Partner  q8_0; it is itself the partner of the symmetric 32-weight formats.
+/// Source   GGUF tensor type 8; ggml `block_q8_0` (d = scale, qs = quants).
+struct q8_0 {
+  static constexpr const char* name = "q8_0";
+  static constexpr int block_size = 32;
+  static constexpr std::uint32_t gguf_type = 8;
+  using partner = q8_0;
+
+  half scale;
+  std::int8_t quants[32];
+
+  struct params {
+    half scale;
+    SUBBYTE_HD_INLINE friend constexpr bool operator==(const params& a, const params& b) noexcept {
+      return a.scale == b.scale;
+    }
+  };
+  using codes = code_block<32>;
+
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr float value(int code, int,
+                                                               const params& p) noexcept {
+    return p.scale.to_float() * static_cast<float>(code - 128);
+  }
+
+  /// Nearest over all 256 codes: unlike the encoder's, a result may be 0, which stands for -128.
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int round(float weight, int i,
+                                                             const params& p) noexcept {
+    const float d = p.scale.to_float();
+    const int guess = d != 0 ? clamp(trunc_to_int(weight / d + 128.5F), 0, 255) : 0;
+    return nearest_beside<q8_0>(guess, weight, i, p, 255);
+  }
+
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr unpacked<q8_0> split(const q8_0& b) noexcept {
+    unpacked<q8_0> u{{b.scale}, {}};
+    for (int j = 0; j < 32; ++j) u.codes[j] = static_cast<std::uint8_t>(b.quants[j] + 128);
+    return u;
+  }
+
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr q8_0 join(const params& p,
+                                                             const codes& c) noexcept {
+    q8_0 b{p.scale, {}};
+    for (int j = 0; j < 32; ++j) b.quants[j] = static_cast<std::int8_t>(c[j] - 128);
+    return b;
+  }
+
+  /// The reference encoder's scale.
+  template <class Arch = arch::native>
+  [[nodiscard]] SUBBYTE_INLINE static params fit(const float* w, const float*) noexcept {
+    return {half::nearest(magnitude(signed_extreme<Arch>(w, block_size)) / 127.0F)};
+  }
+
+  /// Byte-identical to ggml's file quantizer: scale = max |w| / 127 and codes from the unrounded
+  /// scale, ties away from zero, so quants are within +-127. Importance is not used.
+  ///
+  /// Numerics  an all-zero block is all zero bytes. A scale below fp16's range is stored as 0 and the
+  ///           quants stay; above it as Inf. Weights so small that 1 / scale overflows (undefined in
+  ///           ggml) get quants of +-127 or 0, under a scale of 0. NaN counts as 0.
+  template <class Arch = arch::native>
+  [[nodiscard]] SUBBYTE_INLINE static q8_0 encode_ref(const float* w, const float*,
+                                                      float) noexcept {
+    const float d = magnitude(signed_extreme<Arch>(w, block_size)) / 127.0F;
+    q8_0 b{half::nearest(d), {}};
+    quantize_with<Arch>(d, w, b.quants);
+    return b;
+  }
+
+  /// 32 signed codes w / scale, rounded with ties away from zero and limited to +-127.
+  template <class Arch>
+  SUBBYTE_INLINE static void quantize_with(float scale, const float* w,
+                                           std::int8_t* quants) noexcept {
+    const float inverse = scale != 0 ? 1.0F / scale : 0.0F;
+    for (int j = 0; j < 32; ++j) {
+      const int q = round_half_away(unfused(w[j] * inverse));
+      quants[j] = static_cast<std::int8_t>(clamp(q, -127, 127));
+    }
+  }
+};
+static_assert(sizeof(q8_0) == 34 && grid_format<q8_0> && reference_encodable<q8_0>);
+
+}  // namespace SUBBYTE_ABI
+}  // namespace subbyte

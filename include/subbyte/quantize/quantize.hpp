@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Weights in, quantized matrix out, by a policy.
+#pragma once
+
+#include <atomic>
+#include <limits>
+#include <string>
+#include <utility>  // std::move
+
+#include "subbyte/metrics/cost.hpp"
+#include "subbyte/metrics/weight_error.hpp"
+#include "subbyte/quantize/concepts.hpp"
+#include "subbyte/quantize/reference.hpp"
+
+namespace subbyte {
+inline namespace SUBBYTE_ABI {
+
+/// What quantizing cost, in space and in error.
+struct quant_report {
+  double bits_per_weight;  ///< everything stored, padding of cut blocks too, over n * k
+  error_report error;      ///< of the decoded weights; see metrics/error.hpp
+};
+
+/// A quantized matrix and its report.
+template <class F, class Arch>
+struct quantized {
+  block_matrix<F, Arch> matrix;
+  quant_report report;
+
+  [[nodiscard]] SUBBYTE_INLINE block_matrix_view<F> view() const& noexcept {
+    return matrix.view();
+  }
+  block_matrix_view<F> view() const&& = delete;
+};
+
+namespace detail {
+
+/// Throws non_finite for the first NaN or Inf in row order.
+template <class Arch>
+void check_finite(weights_view w, executor_ref ex) {
+  constexpr index_t none = std::numeric_limits<index_t>::max();
+  std::atomic<index_t> first{none};
+  ex.for_range(w.extent(0), 16, [&](index_t begin, index_t end) noexcept {
+    for (index_t r = begin; r < end; ++r) {
+      const auto row = w[r];
+      // x - x is NaN for NaN and Inf, 0 otherwise; the sum costs one pass without branches.
+      float poison = 0;
+      for (index_t k = 0; k < row.extent(0); ++k) poison += row[k] - row[k];
+      if (poison == 0) continue;
+      index_t seen = first.load(std::memory_order_relaxed);
+      while (r < seen && !first.compare_exchange_weak(seen, r, std::memory_order_relaxed)) {
+      }
+      return;
+    }
+  });
+  if (first == none) return;
+  const auto row = w[first];
+  index_t k = 0;
+  while (row[k] - row[k] == 0) ++k;
+  throw_error(errc::non_finite, "weights",
+              "row " + std::to_string(first) + ", column " + std::to_string(k) + " holds " +
+                  std::to_string(row[k]) + "; finite weights are required");
+}
+
+}  // namespace detail
+
+/// Fills `target` with the quantized weights.
+///
+/// Shapes    w [n, k], any strides; target [n, k].
+/// Numerics  the same bytes for any executor and thread count.
+/// Cost      one pass to look for NaN and Inf, then the policy's.
+/// Throws    bad_shape when the shapes differ; non_finite; what the policy throws. The target's
+///           content is then unspecified.
+template <class F, class Q = reference, class Arch>
+  requires block_format<F> && quantizer_for<Q, block_matrix<F, Arch>>
+void quantize_into(weights_view w, block_matrix<F, Arch>& target, const Q& policy = {},
+                   executor_ref ex = serial) {
+  if (target.rows() != w.extent(0) || target.cols() != w.extent(1)) {
+    throw_error(errc::bad_shape, F::name,
+                "target is " + std::to_string(target.rows()) + " x " +
+                    std::to_string(target.cols()) + ", the weights are " +
+                    std::to_string(w.extent(0)) + " x " + std::to_string(w.extent(1)));
+  }
+  if (policy.on_non_finite == non_finite::reject) detail::check_finite<Arch>(w, ex);
+  policy.apply(w, target, ex);
+}
+
+/// The weights as a matrix of F, with what that cost.
+///
+/// Shapes    w [n, k], any strides. k need not be a multiple of F::block_size: the last block of a
+///           row is padded.
+/// Numerics  the same bytes for any executor and thread count.
+/// Cost      the policy's, plus one pass of decoding for the report.
+/// Throws    non_finite, naming the first NaN or Inf, unless the policy says zero; out_of_memory;
+///           what the policy throws.
+template <class F, class Q = reference, class Arch = arch::native>
+  requires block_format<F> && quantizer_for<Q, block_matrix<F, Arch>>
+[[nodiscard]] quantized<F, Arch> quantize(weights_view w, const Q& policy = {},
+                                          executor_ref ex = serial) {
+  block_matrix<F, Arch> matrix(w.extent(0), w.extent(1));
+  quantize_into<F, Q, Arch>(w, matrix, policy, ex);
+  const storage_cost cost{w.size(), 0, matrix.view().size_bytes()};
+  const quant_report report{cost.bits_per_weight(), measure_error<Arch>(w, matrix.view(), ex)};
+  return {std::move(matrix), report};
+}
+
+}  // namespace SUBBYTE_ABI
+}  // namespace subbyte

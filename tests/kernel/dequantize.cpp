@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "subbyte/kernel/dequantize.hpp"
+
+#include <cmath>
+#include <vector>
+
+#include "subbyte/exec/thread_pool.hpp"
+#include "subbyte/format/list.hpp"
+#include "support/blocks.hpp"
+#include "support/catch.hpp"
+#include "support/random.hpp"
+
+using namespace subbyte;
+
+TEST_CASE("dequantize: every format equals its block decode, as float, half and bfloat16") {
+  for_each_type(all_formats{}, []<class F>(std::type_identity<F>) {
+    const index_t rows = 19;
+    const index_t cols = 300;
+    const auto w = test::encoded<F>(test::normal_vector(19 * 300, 0.02, 11), rows, cols);
+    const auto expected = test::decoded(w.view());
+    INFO(F::name);
+    std::vector<float> out(19 * 300, NAN);
+    dequantize(w.view(), {out.data(), rows, cols});
+    REQUIRE(out == expected);
+    std::vector<half> halves(19 * 300);
+    std::vector<bfloat16> brains(19 * 300);
+    thread_pool pool(3);
+    dequantize<half>(w.view(), {halves.data(), rows, cols}, pool);
+    dequantize<bfloat16>(w.view(), {brains.data(), rows, cols}, pool);
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+      REQUIRE(halves[i] == half::nearest(expected[i]));
+      REQUIRE(brains[i] == bfloat16::nearest(expected[i]));
+    }
+  });
+}
+
+TEST_CASE("dequantize: rows at a pitch are left alone between the columns") {
+  const auto w = test::encoded<q4_1>(test::normal_vector(2 * 40, 1.0, 12), 2, 40);
+  const auto expected = test::decoded(w.view());
+  std::vector<float> out(2 * 50, -1.0F);
+  dequantize(w.view(), tensor_view<float, 2, row_pitched>(out.data(), {2, 40}, {50}));
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    REQUIRE(out[i] == (i % 50 < 40 ? expected[i / 50 * 40 + i % 50] : -1.0F));
+  }
+}
+
+TEST_CASE("get_rows: any rows in any order, repeated ones too") {
+  const auto w = test::encoded<q6_k>(test::normal_vector(40 * 256, 1.0, 13), 40, 256);
+  const auto all = test::decoded(w.view());
+  const std::vector<index_t> indices{39, 0, 7, 7, 12, 0, 39, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 20};
+  std::vector<float> out(indices.size() * 256, NAN);
+  thread_pool pool(2);
+  get_rows(w.view(), indices, {out.data(), indices.size(), 256}, pool);
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    REQUIRE(out[i] == all[static_cast<std::size_t>(indices[i / 256]) * 256 + i % 256]);
+  }
+  std::vector<half> halves(256);
+  get_rows<half>(w.view(), std::vector<index_t>{5}, {halves.data(), 1, 256});
+  for (std::size_t i = 0; i < 256; ++i) REQUIRE(halves[i] == half::nearest(all[5 * 256 + i]));
+}

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "subbyte/quantize/quantize.hpp"
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "subbyte/exec/thread_pool.hpp"
+#include "subbyte/format/list.hpp"
+#include "support/blocks.hpp"
+#include "support/catch.hpp"
+#include "support/random.hpp"
+
+using namespace subbyte;
+
+namespace {
+
+template <class F>
+bool same_bytes(block_matrix_view<F> a, block_matrix_view<F> b) {
+  return a.size_bytes() == b.size_bytes() &&
+         std::memcmp(a.data(), b.data(), static_cast<std::size_t>(a.size_bytes())) == 0;
+}
+
+constexpr float infinity = std::numeric_limits<float>::infinity();
+constexpr float nan = std::numeric_limits<float>::quiet_NaN();
+
+}  // namespace
+
+TEST_CASE("quantize: the bytes do not depend on the number of threads, in any format") {
+  const index_t rows = 37;
+  const index_t cols = 512;
+  const auto w = test::normal_vector(37 * 512, 0.02, 21);
+  auto importance = test::normal_vector(512, 1.0, 22);
+  for (float& v : importance) v *= v;
+  for_each_type(all_formats{}, [&]<class F>(std::type_identity<F>) {
+    INFO(F::name);
+    const matrix_view<const float> view(w.data(), rows, cols);
+    const auto plain = quantize<F>(view);
+    const auto weighted = quantize<F>(view, reference{.importance = importance});
+    for (const int threads : {2, 5}) {
+      thread_pool pool(threads);
+      const auto other = quantize<F>(view, reference{}, pool);
+      REQUIRE(same_bytes(plain.view(), other.view()));
+      REQUIRE(plain.report.error.mse == other.report.error.mse);
+      REQUIRE(same_bytes(weighted.view(),
+                         quantize<F>(view, reference{.importance = importance}, pool).matrix.view()));
+    }
+  });
+}
+
+TEST_CASE("quantize: strided weights give the bytes of their dense copy") {
+  const index_t rows = 6;
+  const index_t cols = 300;
+  const auto w = test::normal_vector(6 * 300, 0.02, 23);
+  std::vector<float> columns_first(6 * 300);
+  for (std::size_t r = 0; r < 6; ++r) {
+    for (std::size_t k = 0; k < 300; ++k) columns_first[k * 6 + r] = w[r * 300 + k];
+  }
+  const auto dense = quantize<q5_k>(matrix_view<const float>(w.data(), rows, cols));
+  const auto other =
+      quantize<q5_k>(transposed(matrix_view<const float>(columns_first.data(), cols, rows)));
+  REQUIRE(same_bytes(dense.view(), other.view()));
+}
+
+TEST_CASE("quantize: a cut block is the block of the zero-padded row") {
+  const auto w = test::normal_vector(2 * 40, 1.0, 24);
+  std::vector<float> padded(2 * 64, 0.0F);
+  for (std::size_t i = 0; i < 80; ++i) padded[i / 40 * 64 + i % 40] = w[i];
+  const auto cut = quantize<q4_1>(matrix_view<const float>(w.data(), 2, 40));
+  const auto whole = quantize<q4_1>(matrix_view<const float>(padded.data(), 2, 64));
+  REQUIRE(cut.view().cols() == 40);
+  REQUIRE(same_bytes(cut.view(), whole.view()));
+  REQUIRE(cut.report.bits_per_weight == 8.0 * 2 * 2 * sizeof(q4_1) / 80);
+  REQUIRE(whole.report.bits_per_weight == bits_per_weight<q4_1>);
+}
+
+TEST_CASE("quantize: the report is the error of the decoded weights") {
+  const auto w = test::normal_vector(5 * 256, 1.0, 25);
+  const auto q = quantize<q3_k>(matrix_view<const float>(w.data(), 5, 256));
+  const auto back = test::decoded(q.view());
+  double error = 0;
+  double signal = 0;
+  double largest = 0;
+  for (std::size_t i = 0; i < w.size(); ++i) {
+    const double e = static_cast<double>(w[i]) - static_cast<double>(back[i]);
+    error += e * e;
+    signal += static_cast<double>(w[i]) * static_cast<double>(w[i]);
+    largest = std::max(largest, std::abs(e));
+  }
+  // Both sums have 1280 non-negative terms in double.
+  const double slack = 1280 * std::numeric_limits<double>::epsilon();
+  REQUIRE(std::abs(q.report.error.mse - error / 1280) <= slack * error / 1280);
+  REQUIRE(std::abs(q.report.error.nmse - error / signal) <= 2 * slack * error / signal);
+  REQUIRE(q.report.error.max_abs == largest);
+  REQUIRE(q.report.error.count == 1280);
+}
+
+TEST_CASE("quantize: formats that hold every float have no error, importance or not") {
+  const auto w = test::normal_vector(3 * 50, 1.0, 26);
+  const std::vector<float> importance(50, 2.0F);
+  const auto q =
+      quantize<f32>(matrix_view<const float>(w.data(), 3, 50), reference{.importance = importance});
+  REQUIRE(q.report.error.mse == 0);
+  REQUIRE(q.report.error.sqnr_db == static_cast<double>(infinity));
+  REQUIRE(test::decoded(q.view()) == w);
+}
+
+TEST_CASE("quantize: importance moves the error to the columns that matter less") {
+  const index_t rows = 64;
+  const index_t cols = 256;
+  const auto w = test::normal_vector(64 * 256, 0.02, 27);
+  std::vector<float> importance(256);
+  for (std::size_t k = 0; k < 256; ++k) importance[k] = k % 4 == 0 ? 100.0F : 0.01F;
+  const auto weighted_error = [&](const std::vector<float>& back) {
+    double sum = 0;
+    for (std::size_t i = 0; i < w.size(); ++i) {
+      const double e = static_cast<double>(w[i]) - static_cast<double>(back[i]);
+      sum += static_cast<double>(importance[i % 256]) * e * e;
+    }
+    return sum;
+  };
+  const matrix_view<const float> view(w.data(), rows, cols);
+  for_each_type(type_list<q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs>{},
+                [&]<class F>(std::type_identity<F>) {
+                  INFO(F::name);
+                  const auto plain = quantize<F>(view);
+                  const auto weighted = quantize<F>(view, reference{.importance = importance});
+                  REQUIRE(weighted_error(test::decoded(weighted.view())) <
+                          weighted_error(test::decoded(plain.view())));
+                });
+}
+
+TEST_CASE("quantize: an empty matrix is an empty matrix") {
+  const auto q = quantize<q4_k>(matrix_view<const float>(nullptr, 0, 256));
+  REQUIRE(q.view().rows() == 0);
+  REQUIRE(q.report.bits_per_weight == 0);
+  REQUIRE(quantize<q4_k>(matrix_view<const float>(nullptr, 3, 0)).matrix.view().size_bytes() == 0);
+}
+
+TEST_CASE("quantize: NaN and Inf can be taken as zero") {
+  auto w = test::normal_vector(4 * 64, 1.0, 28);
+  auto zeros = w;
+  w[70] = nan;
+  w[130] = infinity;
+  w[131] = -infinity;
+  zeros[70] = zeros[130] = zeros[131] = 0;
+  const matrix_view<const float> view(w.data(), 4, 64);
+  const matrix_view<const float> expected(zeros.data(), 4, 64);
+  const reference policy{.on_non_finite = non_finite::zero};
+  REQUIRE(same_bytes(quantize<q8_0>(view, policy).matrix.view(),
+                     quantize<q8_0>(expected).matrix.view()));
+  const std::vector<float> importance(64, 1.0F);
+  const reference weighted{.importance = importance, .on_non_finite = non_finite::zero};
+  REQUIRE(same_bytes(quantize<q4_0>(view, weighted).matrix.view(),
+                     quantize<q4_0>(expected, weighted).matrix.view()));
+}
+
+#if defined(__cpp_exceptions)
+namespace {
+
+template <class Body>
+error caught(Body&& body) {
+  try {
+    body();
+  } catch (const error& e) {
+    return e;
+  }
+  FAIL("no error was thrown");
+  return error(errc::io, "", "");
+}
+
+}  // namespace
+
+TEST_CASE("quantize: the first NaN or Inf in row order is named, for any thread count") {
+  for (const float bad : {nan, infinity, -infinity}) {
+    auto w = test::normal_vector(200 * 64, 1.0, 29);
+    w[150 * 64 + 3] = bad;
+    w[40 * 64 + 63] = bad;
+    w[41 * 64] = bad;
+    for (const int threads : {1, 4}) {
+      thread_pool pool(threads);
+      const error e = caught([&] {
+        (void)quantize<q4_k>(matrix_view<const float>(w.data(), 200, 64), reference{}, pool);
+      });
+      REQUIRE(e.code() == errc::non_finite);
+      REQUIRE(e.subject() == "weights");
+      REQUIRE(std::string(e.what()).find("row 40, column 63") != std::string::npos);
+    }
+  }
+  // A row whose finite values overflow when added is not refused.
+  const std::vector<float> large(64, 3e38F);
+  (void)quantize<f32>(matrix_view<const float>(large.data(), 1, 64));
+}
+
+TEST_CASE("quantize: importance of the wrong length or sign is an error") {
+  const auto w = test::normal_vector(2 * 64, 1.0, 30);
+  const matrix_view<const float> view(w.data(), 2, 64);
+  const auto code_for = [&](const std::vector<float>& importance) {
+    return caught([&] { (void)quantize<q4_k>(view, reference{.importance = importance}); }).code();
+  };
+  REQUIRE(code_for(std::vector<float>(63, 1.0F)) == errc::bad_shape);
+  std::vector<float> bad(64, 1.0F);
+  for (const float v : {-1.0F, nan, infinity}) {
+    bad[5] = v;
+    REQUIRE(code_for(bad) == errc::non_finite);
+  }
+}
+
+TEST_CASE("quantize_into: a target of another shape is an error that names both") {
+  const auto w = test::normal_vector(2 * 64, 1.0, 31);
+  block_matrix<q8_0> target(2, 32);
+  const error e =
+      caught([&] { quantize_into<q8_0>(matrix_view<const float>(w.data(), 2, 64), target); });
+  REQUIRE(e.code() == errc::bad_shape);
+  REQUIRE(std::string(e.what()) == "q8_0: target is 2 x 32, the weights are 2 x 64");
+}
+#endif

@@ -3,8 +3,6 @@
 # on a definition that is not inline. A second set repeats floors 0 to 5 and kernel/ with
 # -fno-exceptions, and one CUDA unit holds what promises to run on a device.
 
-find_package(OpenMP QUIET COMPONENTS CXX)
-
 set(headers "")
 set(components "")
 foreach(component IN LISTS SUBBYTE_COMPONENTS)

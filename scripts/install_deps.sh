@@ -31,12 +31,13 @@ trim() {
   printf '%s' "${text%"${text##*[![:space:]]}"}"
 }
 
+prefixes=${CMAKE_PREFIX_PATH:-}
 present() { # any of the commands or headers named
   local probe prefix
   for probe in $1; do
     case $probe in
       */*)
-        for prefix in /usr /usr/local /opt/homebrew ${CMAKE_PREFIX_PATH//[:;]/ }; do
+        for prefix in /usr /usr/local /opt/homebrew ${prefixes//[:;]/ }; do
           [ -e "$prefix/include/$probe" ] && return 0
         done
         ;;
@@ -45,8 +46,6 @@ present() { # any of the commands or headers named
   done
   return 1
 }
-CMAKE_PREFIX_PATH=${CMAKE_PREFIX_PATH:-}
-
 missing() { # "package | what it is", one a line, for the sets in the arguments
   local set probe package description
   while IFS='|' read -r set probe package description; do

@@ -72,7 +72,128 @@ void attend_one(const float* q, const float* keys, index_t pitch, const float* v
   for (index_t d = 0; d < head_size; ++d) out[d] /= sum;
 }
 
+// A positive size that later products can be made of.
+index_t read_size(const gguf::file& file, const std::string& key) {
+  const auto value = file.get<index_t>(key);
+  constexpr index_t limit = 1 << 24;
+  if (value < 1 || value > limit) {
+    throw_error(errc::bad_metadata, file.name(),
+                key + " is " + std::to_string(value) + ", required is 1 to " +
+                    std::to_string(limit));
+  }
+  return value;
+}
+
+const gguf::tensor& find(const gguf::file& file, const std::string& name, index_t rows,
+                         index_t cols) {
+  const gguf::tensor& t = file.tensor(name);
+  if (t.rows() != rows || t.cols() != cols) {
+    throw_error(errc::bad_shape, file.name(),
+                "tensor " + name + " is " + std::to_string(t.rows()) + " x " +
+                    std::to_string(t.cols()) + ", the model needs " + std::to_string(rows) + " x " +
+                    std::to_string(cols));
+  }
+  t.visit([](auto) {});  // refuses a format that the library does not know, here and not later
+  return t;
+}
+
+std::vector<float> read_vector(const gguf::file& file, const std::string& name, index_t size) {
+  std::vector<float> values(static_cast<std::size_t>(size));
+  find(file, name, 1, size).visit([&](auto w) { w.decode_row(0, 0, size, values.data()); });
+  return values;
+}
+
 }  // namespace
+
+vocabulary read_vocabulary(const gguf::file& file) {
+  const auto kind = file.get<std::string_view>("tokenizer.ggml.model");
+  if (kind != "llama") {
+    throw_error(errc::unsupported_format, file.name(),
+                "the tokenizer is \"" + subbyte::printable(kind) +
+                    "\", and only \"llama\" (SentencePiece) is read");
+  }
+  vocabulary words;
+  for (const auto piece : file.get<gguf::array_view<std::string_view>>("tokenizer.ggml.tokens")) {
+    words.pieces.emplace_back(piece);
+  }
+  for (const float score : file.get<gguf::array_view<float>>("tokenizer.ggml.scores")) {
+    words.scores.push_back(score);
+  }
+  for (const auto type : file.get<gguf::array_view<std::int32_t>>("tokenizer.ggml.token_type")) {
+    words.kinds.push_back(static_cast<piece_kind>(type));
+  }
+  if (words.scores.size() != words.size() || words.kinds.size() != words.size()) {
+    throw_error(errc::bad_metadata, file.name(),
+                "the tokenizer has " + std::to_string(words.size()) + " tokens, " +
+                    std::to_string(words.scores.size()) + " scores and " +
+                    std::to_string(words.kinds.size()) + " types");
+  }
+  words.bos = file.get_or<token>("tokenizer.ggml.bos_token_id", words.bos);
+  words.eos = file.get_or<token>("tokenizer.ggml.eos_token_id", words.eos);
+  words.unknown = file.get_or<token>("tokenizer.ggml.unknown_token_id", words.unknown);
+  words.add_bos = file.get_or<bool>("tokenizer.ggml.add_bos_token", words.add_bos);
+  words.add_space_prefix =
+      file.get_or<bool>("tokenizer.ggml.add_space_prefix", words.add_space_prefix);
+  return words;
+}
+
+model::model(const std::string& path) : file_(gguf::open(path)) {
+  const auto architecture = file_.get<std::string_view>("general.architecture");
+  if (architecture != "llama") {
+    throw_error(errc::unsupported_format, path,
+                "the architecture is \"" + subbyte::printable(architecture) +
+                    "\", and only \"llama\" is run");
+  }
+  for (const char* key : {"llama.expert_count", "llama.rope.scaling.type"}) {
+    if (file_.find(key) != nullptr) {
+      throw_error(errc::unsupported_format, path, std::string(key) + " is set, and is not run");
+    }
+  }
+  shape_.width = read_size(file_, "llama.embedding_length");
+  shape_.layers = read_size(file_, "llama.block_count");
+  shape_.heads = read_size(file_, "llama.attention.head_count");
+  shape_.feed_forward = read_size(file_, "llama.feed_forward_length");
+  shape_.context = read_size(file_, "llama.context_length");
+  shape_.kv_heads = file_.get_or<index_t>("llama.attention.head_count_kv", shape_.heads);
+  shape_.head_size =
+      file_.get_or<index_t>("llama.attention.key_length", shape_.width / shape_.heads);
+  shape_.rotated = file_.get_or<index_t>("llama.rope.dimension_count", shape_.head_size);
+  shape_.rope_base = file_.get_or<float>("llama.rope.freq_base", 10000.0F);
+  shape_.norm_epsilon = file_.get<float>("llama.attention.layer_norm_rms_epsilon");
+  shape_.vocabulary = file_.tensor("token_embd.weight").rows();
+  if (shape_.kv_heads < 1 || shape_.heads % shape_.kv_heads != 0 || shape_.head_size < 1 ||
+      shape_.head_size > shape_.width || shape_.rotated < 0 || shape_.rotated % 2 != 0 ||
+      shape_.rotated > shape_.head_size) {
+    throw_error(errc::bad_metadata, path,
+                std::to_string(shape_.heads) + " heads, " + std::to_string(shape_.kv_heads) +
+                    " key-value heads, head size " + std::to_string(shape_.head_size) + ", " +
+                    std::to_string(shape_.rotated) + " rotated: these do not fit each other");
+  }
+  const index_t width_q = shape_.heads * shape_.head_size;
+  const index_t width_kv = shape_.kv_heads * shape_.head_size;
+  embedding_ = find(file_, "token_embd.weight", shape_.vocabulary, shape_.width);
+  const bool tied = file_.find_tensor("output.weight") == nullptr;
+  output_ =
+      tied ? embedding_ : find(file_, "output.weight", shape_.vocabulary, shape_.width);
+  output_norm_ = read_vector(file_, "output_norm.weight", shape_.width);
+  if (file_.find_tensor("rope_freqs.weight") != nullptr) {
+    rope_factors_ = read_vector(file_, "rope_freqs.weight", shape_.rotated / 2);
+  }
+  for (index_t l = 0; l < shape_.layers; ++l) {
+    const std::string block = "blk." + std::to_string(l) + ".";
+    layers_.push_back({
+        find(file_, block + "attn_q.weight", width_q, shape_.width),
+        find(file_, block + "attn_k.weight", width_kv, shape_.width),
+        find(file_, block + "attn_v.weight", width_kv, shape_.width),
+        find(file_, block + "attn_output.weight", shape_.width, width_q),
+        find(file_, block + "ffn_gate.weight", shape_.feed_forward, shape_.width),
+        find(file_, block + "ffn_up.weight", shape_.feed_forward, shape_.width),
+        find(file_, block + "ffn_down.weight", shape_.width, shape_.feed_forward),
+        read_vector(file_, block + "attn_norm.weight", shape_.width),
+        read_vector(file_, block + "ffn_norm.weight", shape_.width),
+    });
+  }
+}
 
 session::session(const model& weights, index_t capacity, index_t batch, executor_ref executor)
     : weights_(weights),
@@ -164,7 +285,7 @@ matrix_view<const float> session::append(std::span<const token> tokens, logits_o
   return logits;
 }
 
-void session::multiply(const gguf::tensor_info& w, matrix_view<const float> in, rows out) const {
+void session::multiply(const gguf::tensor& w, matrix_view<const float> in, rows out) const {
   w.visit([&](auto matrix) {
     if (in.extent(0) == 1) {
       subbyte::gemv(matrix, in[0], out[0], executor_);

@@ -42,13 +42,13 @@ class model {
   friend class session;
 
   struct layer {
-    subbyte::gguf::tensor_info query, key, value, attention_output, gate, up, down;
+    subbyte::gguf::tensor query, key, value, attention_output, gate, up, down;
     std::vector<float> attention_norm, feed_forward_norm;
   };
 
   subbyte::gguf::file file_;
   llama::shape shape_{};
-  subbyte::gguf::tensor_info embedding_, output_;
+  subbyte::gguf::tensor embedding_, output_;
   std::vector<float> output_norm_;
   std::vector<float> rope_factors_;  // empty, or one divisor per rotated pair
   std::vector<layer> layers_;
@@ -80,7 +80,7 @@ class session {
  private:
   using rows = subbyte::matrix_view<float>;
 
-  void multiply(const subbyte::gguf::tensor_info& w, subbyte::matrix_view<const float> in,
+  void multiply(const subbyte::gguf::tensor& w, subbyte::matrix_view<const float> in,
                 rows out) const;
   void normalize(rows in, const std::vector<float>& scale, rows out) const;
   void rotate(rows vectors) const;

@@ -2,9 +2,9 @@
 /// bfloat16 against Eigen's type. What holds for every minifloat is tested in minifloat.cpp.
 #include "subbyte/num/bfloat16.hpp"
 
-#include <cmath>
 #include <cstdint>
 
+#include "support/all_binary32.hpp"
 #include "support/catch.hpp"
 #include "support/tally.hpp"
 
@@ -72,12 +72,7 @@ TEST_CASE("bfloat16: midpoints and their neighbours round as Eigen rounds", "[nu
 }
 
 TEST_CASE("bfloat16: all binary32 values round as Eigen rounds", "[num][.slow]") {
-  tally codes;
-  std::uint32_t bits = 0;
-  do {
-    compare_with_eigen(codes, bits);
-  } while (++bits != 0);
-  CHECK(codes.report() == "all equal");
+  CHECK(test_support::over_all_binary32(compare_with_eigen) == "all equal");
 }
 
 #endif  // SUBBYTE_TEST_HAS_EIGEN

@@ -11,6 +11,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "support/all_binary32.hpp"
 #include "support/catch.hpp"
 #include "support/float_environment.hpp"
 #include "support/float_oracle.hpp"
@@ -480,27 +481,24 @@ TEMPLATE_TEST_CASE("minifloat: all binary32 values round as an addition in doubl
   const auto& type = layout_of<TestType>;
   const step_oracle oracle(type);
   const double largest = code_value(type, type.max_finite);
-  std::uint64_t wrong = 0;
-  std::uint32_t bits = 0;
-  do {
+  const auto compare = [&](tally& results, std::uint32_t bits) {
     const float x = bit_cast<float>(bits);
     const TestType found = TestType::nearest(x);
     const TestType limited = TestType::nearest_saturating(x);
     const unsigned sign = (bits >> 31) << (type.width - 1);
     if (std::isnan(x)) {
-      wrong += found.is_nan() && limited.is_nan() ? 0 : 1;
-    } else {
-      const double required = oracle.rounded(static_cast<double>(std::fabs(x)));
-      const unsigned magnitude = found.bits ^ sign;
-      if (required > largest || std::isinf(x)) {
-        wrong += magnitude == type.max_finite + 1 ? 0 : 1;  // Inf, or NaN in e4m3fn
-        wrong += limited.bits == (sign | type.max_finite) ? 0 : 1;
-      } else {
-        const TestType unsigned_code = from_code<TestType>(magnitude);
-        wrong += static_cast<double>(unsigned_code.to_float()) == required ? 0 : 1;
-        wrong += limited == found ? 0 : 1;
-      }
+      results.compare(bits, found.is_nan() && limited.is_nan() ? 1 : 0, 1);
+      return;
     }
-  } while (++bits != 0);
-  CHECK(wrong == 0);
+    const double required = oracle.rounded(static_cast<double>(std::fabs(x)));
+    if (required > largest || std::isinf(x)) {
+      results.compare(bits, found.bits, sign | (type.max_finite + 1));  // Inf, in e4m3fn NaN
+      results.compare(bits, limited.bits, sign | type.max_finite);
+    } else {
+      const double value = static_cast<double>(from_code<TestType>(found.bits ^ sign).to_float());
+      results.compare(bits, bit_cast<std::uint64_t>(value), bit_cast<std::uint64_t>(required));
+      results.compare(bits, limited.bits, found.bits);
+    }
+  };
+  CHECK(test_support::over_all_binary32(compare) == "all equal");
 }

@@ -8,6 +8,7 @@
 #include <random>
 #include <vector>
 
+#include "support/all_binary32.hpp"
 #include "support/catch.hpp"
 #include "support/tally.hpp"
 
@@ -156,17 +157,17 @@ TEST_CASE("round_half_away: equals std::round, and saturates at the ends of int"
   CHECK(results.report() == "all equal");
 }
 
-TEST_CASE("rint_even and round_half_away: all binary32 values", "[num][.slow]") {
-  std::uint64_t wrong = 0;
-  std::uint32_t bits = 0;
-  do {
+TEST_CASE("rounding to integers: all binary32 values as the standard library says",
+          "[num][.slow]") {
+  const auto compare = [](tally& results, std::uint32_t bits) {
     const float x = bit_cast<float>(bits);
-    wrong += round_half_away(x) == required_round(x) ? 0 : 1;
+    results.compare(bits, widened(round_half_away(x)), widened(required_round(x)));
+    results.compare(bits, widened(trunc_to_int(x)), widened(required_trunc(x)));
     if (std::fabs(x) <= rint_limit) {
-      wrong += rint_even(x) == static_cast<int>(std::nearbyint(x)) ? 0 : 1;
+      results.compare(bits, widened(rint_even(x)), widened(static_cast<int>(std::nearbyint(x))));
     }
-  } while (++bits != 0);
-  CHECK(wrong == 0);
+  };
+  CHECK(test_support::over_all_binary32(compare) == "all equal");
 }
 
 namespace {

@@ -18,13 +18,15 @@ using namespace subbyte;
 namespace {
 
 template <class F>
-bool same_bytes(block_matrix_view<F> a, block_matrix_view<F> b) {
+bool same_bytes(const quantized<F>& first, const quantized<F>& second) {
+  const auto a = first.view();
+  const auto b = second.view();
   return a.size_bytes() == b.size_bytes() &&
          std::memcmp(a.data(), b.data(), static_cast<std::size_t>(a.size_bytes())) == 0;
 }
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
-constexpr float nan = std::numeric_limits<float>::quiet_NaN();
+constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
 
 }  // namespace
 
@@ -42,10 +44,10 @@ TEST_CASE("quantize: the bytes do not depend on the number of threads, in any fo
     for (const int threads : {2, 5}) {
       thread_pool pool(threads);
       const auto other = quantize<F>(view, reference{}, pool);
-      REQUIRE(same_bytes(plain.view(), other.view()));
+      REQUIRE(same_bytes(plain, other));
       REQUIRE(plain.report.error.mse == other.report.error.mse);
-      REQUIRE(same_bytes(weighted.view(),
-                         quantize<F>(view, reference{.importance = importance}, pool).matrix.view()));
+      REQUIRE(same_bytes(weighted,
+                         quantize<F>(view, reference{.importance = importance}, pool)));
     }
   });
 }
@@ -61,7 +63,7 @@ TEST_CASE("quantize: strided weights give the bytes of their dense copy") {
   const auto dense = quantize<q5_k>(matrix_view<const float>(w.data(), rows, cols));
   const auto other =
       quantize<q5_k>(transposed(matrix_view<const float>(columns_first.data(), cols, rows)));
-  REQUIRE(same_bytes(dense.view(), other.view()));
+  REQUIRE(same_bytes(dense, other));
 }
 
 TEST_CASE("quantize: a cut block is the block of the zero-padded row") {
@@ -71,7 +73,7 @@ TEST_CASE("quantize: a cut block is the block of the zero-padded row") {
   const auto cut = quantize<q4_1>(matrix_view<const float>(w.data(), 2, 40));
   const auto whole = quantize<q4_1>(matrix_view<const float>(padded.data(), 2, 64));
   REQUIRE(cut.view().cols() == 40);
-  REQUIRE(same_bytes(cut.view(), whole.view()));
+  REQUIRE(same_bytes(cut, whole));
   REQUIRE(cut.report.bits_per_weight == 8.0 * 2 * 2 * sizeof(q4_1) / 80);
   REQUIRE(whole.report.bits_per_weight == bits_per_weight<q4_1>);
 }
@@ -136,25 +138,26 @@ TEST_CASE("quantize: an empty matrix is an empty matrix") {
   const auto q = quantize<q4_k>(matrix_view<const float>(nullptr, 0, 256));
   REQUIRE(q.view().rows() == 0);
   REQUIRE(q.report.bits_per_weight == 0);
-  REQUIRE(quantize<q4_k>(matrix_view<const float>(nullptr, 3, 0)).matrix.view().size_bytes() == 0);
+  const auto no_columns = quantize<q4_k>(matrix_view<const float>(nullptr, 3, 0));
+  REQUIRE(no_columns.view().size_bytes() == 0);
 }
 
 TEST_CASE("quantize: NaN and Inf can be taken as zero") {
   auto w = test::normal_vector(4 * 64, 1.0, 28);
   auto zeros = w;
-  w[70] = nan;
+  w[70] = not_a_number;
   w[130] = infinity;
   w[131] = -infinity;
   zeros[70] = zeros[130] = zeros[131] = 0;
   const matrix_view<const float> view(w.data(), 4, 64);
   const matrix_view<const float> expected(zeros.data(), 4, 64);
   const reference policy{.on_non_finite = non_finite::zero};
-  REQUIRE(same_bytes(quantize<q8_0>(view, policy).matrix.view(),
-                     quantize<q8_0>(expected).matrix.view()));
+  REQUIRE(same_bytes(quantize<q8_0>(view, policy),
+                     quantize<q8_0>(expected)));
   const std::vector<float> importance(64, 1.0F);
   const reference weighted{.importance = importance, .on_non_finite = non_finite::zero};
-  REQUIRE(same_bytes(quantize<q4_0>(view, weighted).matrix.view(),
-                     quantize<q4_0>(expected, weighted).matrix.view()));
+  REQUIRE(same_bytes(quantize<q4_0>(view, weighted),
+                     quantize<q4_0>(expected, weighted)));
 }
 
 #if defined(__cpp_exceptions)
@@ -174,7 +177,7 @@ error caught(Body&& body) {
 }  // namespace
 
 TEST_CASE("quantize: the first NaN or Inf in row order is named, for any thread count") {
-  for (const float bad : {nan, infinity, -infinity}) {
+  for (const float bad : {not_a_number, infinity, -infinity}) {
     auto w = test::normal_vector(200 * 64, 1.0, 29);
     w[150 * 64 + 3] = bad;
     w[40 * 64 + 63] = bad;
@@ -202,7 +205,7 @@ TEST_CASE("quantize: importance of the wrong length or sign is an error") {
   };
   REQUIRE(code_for(std::vector<float>(63, 1.0F)) == errc::bad_shape);
   std::vector<float> bad(64, 1.0F);
-  for (const float v : {-1.0F, nan, infinity}) {
+  for (const float v : {-1.0F, not_a_number, infinity}) {
     bad[5] = v;
     REQUIRE(code_for(bad) == errc::non_finite);
   }

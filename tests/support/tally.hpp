@@ -20,6 +20,11 @@ class tally {
     }
   }
 
+  void add(const tally& later) {
+    if (count_ == 0) first_ = later.first_;
+    count_ += later.count_;
+  }
+
   /// "all equal", or the number of mismatches and the first of them.
   [[nodiscard]] std::string report() const {
     return count_ == 0 ? "all equal" : std::to_string(count_) + " mismatches, the first " + first_;

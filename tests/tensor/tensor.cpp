@@ -3,9 +3,9 @@
 
 #include <cstdint>
 #include <limits>
+#include <string>
 #include <type_traits>
 #include <utility>
-#include <vector>
 
 #include "support/catch.hpp"
 
@@ -131,9 +131,10 @@ TEST_CASE("tensor: no elements need no memory") {
   CHECK(no_columns.data() == nullptr);
   CHECK(no_columns.extent(0) == 4);
   CHECK(no_columns.clone().extent(0) == 4);
-  const index_t huge = std::numeric_limits<index_t>::max();
-  const tensor<float, 3> huge_but_empty(huge, huge, 0);
-  CHECK(huge_but_empty.empty());
+  const tensor<char, 3> wide_but_empty(index_t{1} << 31, 0, index_t{1} << 31);
+  CHECK(wide_but_empty.empty());
+  CHECK(wide_but_empty.data() == nullptr);
+  CHECK(wide_but_empty.view().stride(1) == index_t{1} << 31);
 }
 
 #if defined(__cpp_exceptions)
@@ -144,6 +145,8 @@ TEST_CASE("tensor: shapes that cannot be are bad_shape") {
   CHECK(code_of([] { matrix(-2, -2); }) == errc::bad_shape);
   CHECK(code_of([&] { matrix(huge, 2); }) == errc::bad_shape);
   CHECK(code_of([&] { (tensor<float, 1>(huge)); }) == errc::bad_shape);
+  CHECK(code_of([&] { (tensor<float, 3>(0, huge, huge)); }) == errc::bad_shape);
+  CHECK(code_of([&] { (tensor<float, 3>(huge, huge, 0)); }) == errc::bad_shape);
   CHECK(code_of([&] { matrix(uninitialized, index_t{1} << 31, index_t{1} << 31); }) ==
         errc::bad_shape);  // 2^62 elements of 4 bytes
   CHECK(code_of([] { (tensor<float, 1>(std::numeric_limits<std::size_t>::max())); }) ==

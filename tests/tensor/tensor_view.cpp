@@ -116,8 +116,8 @@ static_assert(std::is_same_v<slice_of<vector_view<const float>>, const float&>);
 
 // Views are values; a dense one holds a pointer and its extents, nothing else.
 template <class V>
-constexpr bool is_value = std::is_trivially_copyable_v<V>&& std::is_standard_layout_v<V>&&
-    std::is_nothrow_default_constructible_v<V>;
+constexpr bool is_value =
+    std::is_trivially_copyable_v<V>&& std::is_nothrow_default_constructible_v<V>;
 static_assert(is_value<matrix_view<float>> && is_value<pitched_view<float, 3>> &&
               is_value<strided_view<float, 2>>);
 static_assert(sizeof(vector_view<float>) == 16 && sizeof(matrix_view<float>) == 24);

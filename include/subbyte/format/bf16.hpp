@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/// BF16: plain bfloat16 weights as blocks of one, so that an unquantized matrix is one like any other.
+/// BF16: plain bfloat16 weights as blocks of one, so that an unquantized matrix is one like any
+/// other.
 #pragma once
 
 #include "subbyte/format/concepts.hpp"
@@ -26,8 +27,8 @@ struct bf16 {
   }
 
   /// Nearest, ties to even; overflow gives Inf (not saturated). A NaN keeps its sign and the upper
-  /// bits of its payload and is made quiet, as in ggml. Importance and the row's mean square are not
-  /// used.
+  /// bits of its payload and is made quiet, as in ggml. Importance and the row's mean square are
+  /// not used.
   template <class Arch = arch::native>
   [[nodiscard]] SUBBYTE_INLINE static constexpr bf16 encode_ref(const float* w, const float*,
                                                                 float) noexcept {

@@ -12,16 +12,18 @@ inline namespace SUBBYTE_ABI {
 
 /// A type whose value(code) is a table of 2^bits floats and whose nearest(x) is its inverse.
 ///
-/// Laws, checked by tests/format/codebook.cpp: nearest(x) is a code whose value no other value beats
-/// in distance to x, for every float but NaN; which one on a tie is stated by the codebook.
+/// Laws, checked by tests/format/codebook.cpp: nearest(x) is a code whose value no other value
+/// beats in distance to x, for every float but NaN; which one on a tie is stated by the codebook.
 /// A type and not an array: nvcc cannot index a static constexpr array at run time, and clang 14
 /// takes no float arrays as template arguments.
 template <class C>
 concept codebook = requires(int code, float x) {
   { C::name } -> std::convertible_to<const char*>;
   { C::bits } -> std::convertible_to<int>;
-  { C::value(code) } noexcept -> std::same_as<float>;
-  { C::nearest(x) } noexcept -> std::same_as<int>;
+  { C::value(code) }
+  noexcept->std::same_as<float>;
+  { C::nearest(x) }
+  noexcept->std::same_as<int>;
 };
 
 /// The 16 non-uniform levels of the IQ4 formats, ascending, dense around zero.
@@ -55,7 +57,8 @@ struct iq4 {
 };
 static_assert(codebook<iq4>);
 
-/// The values of OCP FP4 E2M1: 0, 0.5, 1, 1.5, 2, 3, 4, 6 and, from code 8, their negatives (8 is -0).
+/// The values of OCP FP4 E2M1: 0, 0.5, 1, 1.5, 2, 3, 4, 6 and, from code 8, their negatives (8 is
+/// -0).
 ///
 /// Source  OCP Microscaling Formats 1.0 section 5.3.3.
 struct fp4_e2m1 {
@@ -66,8 +69,9 @@ struct fp4_e2m1 {
     return e2m1::from_bits(static_cast<std::uint8_t>(code & 15)).to_float();
   }
 
-  /// Ties go to the lower code, that is toward zero; results of zero are code 0, never 8. Magnitudes
-  /// above 6 saturate. NaN gives 0. (e2m1::nearest rounds ties to the even code and keeps -0.)
+  /// Ties go to the lower code, that is toward zero; results of zero are code 0, never 8.
+  /// Magnitudes above 6 saturate. NaN gives 0. (e2m1::nearest rounds ties to the even code and
+  /// keeps -0.)
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int nearest(float x) noexcept {
     const float size = x < 0 ? -x : x;
     int code = 0;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/// What a block format is: a trivially copyable struct that is the bytes on disk, and the few scalar
-/// functions from which decode, encode, products and tests are derived.
+/// What a block format is: a trivially copyable struct that is the bytes on disk, and the few
+/// scalar functions from which decode, encode, products and tests are derived.
 #pragma once
 
 #include <concepts>
@@ -41,9 +41,11 @@ struct unpacked {
 
 /// A struct that is `block_size` consecutive weights of a row as stored bytes.
 template <class F>
-concept block_storage = std::is_trivially_copyable_v<F> && std::is_standard_layout_v<F> && requires {
+concept block_storage =
+    std::is_trivially_copyable_v<F> && std::is_standard_layout_v<F> && requires {
   { F::name } -> std::convertible_to<const char*>;
-  requires F::block_size > 0;
+  requires F::block_size >
+  0;
 };
 
 /// A block format with one small unsigned code per weight.
@@ -56,20 +58,26 @@ concept block_storage = std::is_trivially_copyable_v<F> && std::is_standard_layo
 /// L4  round is nearest: no code gives a smaller |v - value|; ties go to the lower code.
 /// L5  encode(x) == join(fit(x), round(x)) unless the format declares encode_ref.
 template <class F>
-concept grid_format =
-    block_storage<F> && requires(const F& b, const typename F::params& p,
-                                 const typename F::codes& c, const float* x, float v, int i) {
-      { F::split(b) } noexcept -> std::same_as<unpacked<F>>;
-      { F::join(p, c) } noexcept -> std::same_as<F>;
-      { F::value(i, i, p) } noexcept -> std::same_as<float>;              // code, position, params
-      { F::round(v, i, p) } noexcept -> std::same_as<int>;                // weight -> nearest code
-      { F::fit(x, x) } noexcept -> std::same_as<typename F::params>;      // weights, importance|null
-    };
+concept grid_format = block_storage<F> &&
+    requires(const F& b, const typename F::params& p, const typename F::codes& c, const float* x,
+             float v, int i) {
+  { F::split(b) }
+  noexcept->std::same_as<unpacked<F>>;
+  { F::join(p, c) }
+  noexcept->std::same_as<F>;
+  { F::value(i, i, p) }
+  noexcept->std::same_as<float>;  // code, position, params
+  { F::round(v, i, p) }
+  noexcept->std::same_as<int>;  // weight -> nearest code
+  { F::fit(x, x) }
+  noexcept->std::same_as<typename F::params>;  // weights, importance|null
+};
 
 /// A block format without a code per weight: floats, vector codebooks.
 template <class F>
 concept opaque_format = block_storage<F> && !grid_format<F> && requires(const F& b, float* out) {
-  { F::decode(b, out) } noexcept;
+  { F::decode(b, out) }
+  noexcept;
 };
 
 template <class F>
@@ -81,7 +89,8 @@ concept block_format = grid_format<F> || opaque_format<F>;
 /// the mean of w^2 over the whole row, which some encoders want when importance is given.
 template <class F>
 concept reference_encodable = block_storage<F> && requires(const float* x, float v) {
-  { F::template encode_ref<arch::scalar>(x, x, v) } noexcept -> std::same_as<F>;
+  { F::template encode_ref<arch::scalar>(x, x, v) }
+  noexcept->std::same_as<F>;
 };
 
 /// A format that files name by a GGUF tensor type id.
@@ -130,8 +139,8 @@ template <block_format F, class Arch>
 /// values are monotone in the code. Ties go to the lowest code, also between equal values.
 ///
 /// Numerics  exact: distances are compared through the sum of two values, which double holds, not
-///           through differences, which vanish when `v` is far outside the grid. NaN, as `v` or as a
-///           value, loses no comparison: the result is then some code in [0, last_code].
+///           through differences, which vanish when `v` is far outside the grid. NaN, as `v` or as
+///           a value, loses no comparison: the result is then some code in [0, last_code].
 template <class F>
 [[nodiscard]] SUBBYTE_HD_INLINE constexpr int nearest_beside(int guess, float v, int i,
                                                              const typename F::params& p,

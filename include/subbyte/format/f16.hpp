@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/// F16: plain binary16 weights as blocks of one, so that an unquantized matrix is one like any other.
+/// F16: plain binary16 weights as blocks of one, so that an unquantized matrix is one like any
+/// other.
 #pragma once
 
 #include "subbyte/format/concepts.hpp"
@@ -25,8 +26,8 @@ struct f16 {
     *out = block.weight.to_float();
   }
 
-  /// Nearest, ties to even; from 65520 on Inf (not saturated); NaN becomes the quiet NaN of its sign.
-  /// Importance and the row's mean square are not used.
+  /// Nearest, ties to even; from 65520 on Inf (not saturated); NaN becomes the quiet NaN of its
+  /// sign. Importance and the row's mean square are not used.
   template <class Arch = arch::native>
   [[nodiscard]] SUBBYTE_INLINE static constexpr f16 encode_ref(const float* w, const float*,
                                                                float) noexcept {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/// F32: plain binary32 weights as blocks of one, so that an unquantized matrix is one like any other.
+/// F32: plain binary32 weights as blocks of one, so that an unquantized matrix is one like any
+/// other.
 #pragma once
 
 #include "subbyte/format/concepts.hpp"

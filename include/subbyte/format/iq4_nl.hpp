@@ -28,8 +28,8 @@ template <class Arch>
   float best = 0;
   for (int trial = 0; trial < 16; ++trial) {
     // Not 127 / extreme: the reference divides twice, and the roundings differ.
-    const float inverse = trial == 0 ? 1.0F / (extreme / 127.0F)
-                                     : static_cast<float>(trial - 8 - 127) / extreme;
+    const float inverse =
+        trial == 0 ? 1.0F / (extreme / 127.0F) : static_cast<float>(trial - 8 - 127) / extreme;
     float levels[32];
     for (int i = 0; i < 32; ++i) levels[i] = iq4::value(iq4::nearest(inverse * x[i]));
     float sum_xl = 0;
@@ -61,9 +61,11 @@ SUBBYTE_INLINE void iq4_weights(int n, const float* x, const float* importance,
 
 /// IQ4_NL: 32 weights, one fp16 scale, 4-bit indices into a non-uniform table; 4.5 bits per weight.
 ///
-/// Layout   scale:f16 | codes:u8[16]; weight j is the low nibble of codes[j], weight j + 16 the high
+/// Layout   scale:f16 | codes:u8[16]; weight j is the low nibble of codes[j], weight j + 16 the
+/// high
 ///          nibble.
-/// Value    scale * iq4::value(code), exact in fp32. Not symmetric: there is no level 0, and the ends
+/// Value    scale * iq4::value(code), exact in fp32. Not symmetric: there is no level 0, and the
+/// ends
 ///          are -127 and 113.
 /// Partner  q8_0
 /// Source   GGUF tensor type 20; ggml `block_iq4_nl` (d = scale, qs = codes).

@@ -13,10 +13,10 @@ inline namespace SUBBYTE_ABI {
 
 /// Q8_0: 32 weights, one fp16 scale, 8-bit codes with bias 128; 8.5 bits per weight.
 ///
-/// Layout   scale:f16 | quants:i8[32]; quants[j] = code j - 128.
+/// Layout   scale:f16 | signed_codes:i8[32]; signed_codes[j] = code j - 128.
 /// Value    scale * (code - 128), exact in fp32.
 /// Partner  q8_0; it is itself the partner of the symmetric 32-weight formats.
-/// Source   GGUF tensor type 8; ggml `block_q8_0` (d = scale, qs = quants).
+/// Source   GGUF tensor type 8; ggml `block_q8_0` (d = scale, qs = signed_codes).
 struct q8_0 {
   static constexpr const char* name = "q8_0";
   static constexpr int block_size = 32;
@@ -24,7 +24,7 @@ struct q8_0 {
   using partner = q8_0;
 
   half scale;
-  std::int8_t quants[32];
+  std::int8_t signed_codes[32];
 
   struct params {
     half scale;
@@ -49,14 +49,14 @@ struct q8_0 {
 
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr unpacked<q8_0> split(const q8_0& b) noexcept {
     unpacked<q8_0> u{{b.scale}, {}};
-    for (int j = 0; j < 32; ++j) u.codes[j] = static_cast<std::uint8_t>(b.quants[j] + 128);
+    for (int j = 0; j < 32; ++j) u.codes[j] = static_cast<std::uint8_t>(b.signed_codes[j] + 128);
     return u;
   }
 
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr q8_0 join(const params& p,
                                                              const codes& c) noexcept {
     q8_0 b{p.scale, {}};
-    for (int j = 0; j < 32; ++j) b.quants[j] = static_cast<std::int8_t>(c[j] - 128);
+    for (int j = 0; j < 32; ++j) b.signed_codes[j] = static_cast<std::int8_t>(c[j] - 128);
     return b;
   }
 
@@ -67,28 +67,29 @@ struct q8_0 {
   }
 
   /// Byte-identical to ggml's file quantizer: scale = max |w| / 127 and codes from the unrounded
-  /// scale, ties away from zero, so quants are within +-127. Importance is not used.
+  /// scale, ties away from zero, so signed codes are within +-127. Importance is not used.
   ///
-  /// Numerics  an all-zero block is all zero bytes. A scale below fp16's range is stored as 0 and the
-  ///           quants stay; above it as Inf. Weights so small that 1 / scale overflows (undefined in
-  ///           ggml) get quants of +-127 or 0, under a scale of 0. NaN counts as 0.
+  /// Numerics  an all-zero block is all zero bytes. A scale below fp16's range is stored as 0 and
+  /// the
+  ///           codes stay; above it as Inf. Weights so small that 1 / scale overflows (undefined
+  ///           in ggml) get signed codes of +-127 or 0, under a scale of 0. NaN counts as 0.
   template <class Arch = arch::native>
   [[nodiscard]] SUBBYTE_INLINE static q8_0 encode_ref(const float* w, const float*,
                                                       float) noexcept {
     const float d = magnitude(signed_extreme<Arch>(w, block_size)) / 127.0F;
     q8_0 b{half::nearest(d), {}};
-    quantize_with<Arch>(d, w, b.quants);
+    quantize_with<Arch>(d, w, b.signed_codes);
     return b;
   }
 
   /// 32 signed codes w / scale, rounded with ties away from zero and limited to +-127.
   template <class Arch>
   SUBBYTE_INLINE static void quantize_with(float scale, const float* w,
-                                           std::int8_t* quants) noexcept {
+                                           std::int8_t* signed_codes) noexcept {
     const float inverse = scale != 0 ? 1.0F / scale : 0.0F;
     for (int j = 0; j < 32; ++j) {
       const int q = round_half_away(unfused(w[j] * inverse));
-      quants[j] = static_cast<std::int8_t>(clamp(q, -127, 127));
+      signed_codes[j] = static_cast<std::int8_t>(clamp(q, -127, 127));
     }
   }
 };

@@ -343,5 +343,26 @@ template <class Arch>
   return sum_ll > 0 ? sum_xl / sum_ll : 0.0F;
 }
 
+/// codes[i] = (x[i] + minimum) / step rounded and limited to [0, last]; unchanged when step is 0.
+template <class Arch>
+void round_affine(int n, int last, const float* x, float step, float minimum,
+                  std::uint8_t* codes) noexcept {
+  if (step == 0) return;
+  const float shift = unfused(minimum);
+  for (int i = 0; i < n; ++i) {
+    codes[i] = static_cast<std::uint8_t>(clamp(rint_even((x[i] + shift) / step), 0, last));
+  }
+}
+
+/// codes[i] = x[i] / step rounded, limited to [-last, last) and raised by last; unchanged when step
+/// is 0.
+template <class Arch>
+void round_symmetric(int n, int last, const float* x, float step, std::uint8_t* codes) noexcept {
+  if (step == 0) return;
+  for (int i = 0; i < n; ++i) {
+    codes[i] = static_cast<std::uint8_t>(clamp(rint_even(x[i] / step), -last, last - 1) + last);
+  }
+}
+
 }  // namespace SUBBYTE_ABI
 }  // namespace subbyte

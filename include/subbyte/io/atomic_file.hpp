@@ -29,7 +29,8 @@ inline namespace SUBBYTE_ABI {
 /// to is replaced and the link stays.
 ///
 /// Cost      64 KiB of buffer; commit() waits for the disk.
-/// Throws    io with the path: no such directory, no permission, a target that is not a regular file
+/// Throws    io with the path: no such directory, no permission, a target that is not a regular
+/// file
 ///           or not writable, a full disk; bad_argument for a path with a NUL byte.
 template <class Arch>
 class basic_atomic_file {
@@ -115,8 +116,8 @@ class basic_atomic_file {
     std::free(resolved);
   }
 
-  // Whether there is a file to replace, and its mode. Renaming would replace a device or a file that
-  // its owner made read-only.
+  // Whether there is a file to replace, and its mode. Renaming would replace a device or a file
+  // that its owner made read-only.
   bool check_target(mode_t& mode) const {
     struct stat status {};
     if (::stat(target_.c_str(), &status) != 0) {

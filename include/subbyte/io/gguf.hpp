@@ -5,6 +5,7 @@
 #include <algorithm>  // std::sort, std::lower_bound: names
 #include <cstring>    // std::memcmp
 #include <iterator>   // iterator tags
+#include <limits>
 #include <optional>
 #include <span>
 #include <string>
@@ -33,6 +34,11 @@ inline constexpr std::uint32_t max_dims = 4;
 /// Bytes of a tensor name; ggml keeps one of its 64 for the terminator.
 inline constexpr std::size_t max_name_bytes = 63;
 inline constexpr const char* alignment_key = "general.alignment";
+
+/// Whether tensors may be aligned so: a power of two from 1 to max_alignment.
+[[nodiscard]] SUBBYTE_INLINE constexpr bool is_alignment(index_t bytes) noexcept {
+  return bytes > 0 && bytes <= max_alignment && (bytes & (bytes - 1)) == 0;
+}
 
 /// The type of a metadata value, numbered as in the file.
 enum class value_type : std::uint32_t {
@@ -324,17 +330,19 @@ template <class To, class From>
   } else if constexpr (std::is_integral_v<From>) {
     // Every integer that a 24 or 53 bit significand holds after dropping trailing zeros is exact.
     constexpr int significand = std::numeric_limits<To>::digits;
-    std::uint64_t magnitude = from < From{} ? 0 - static_cast<std::uint64_t>(from)
-                                            : static_cast<std::uint64_t>(from);
+    std::uint64_t magnitude =
+        from < From{} ? 0 - static_cast<std::uint64_t>(from) : static_cast<std::uint64_t>(from);
     if (magnitude != 0) magnitude >>= __builtin_ctzll(magnitude);
     if (magnitude >> significand != 0) return std::nullopt;
     return static_cast<To>(from);
   } else {
     if (from != from) return static_cast<To>(from);
-    const bool finite = from - from == From{};
-    if (finite && (from > static_cast<From>(std::numeric_limits<To>::max()) ||
-                   from < static_cast<From>(std::numeric_limits<To>::lowest()))) {
-      return std::nullopt;
+    if constexpr (sizeof(To) < sizeof(From)) {
+      const bool finite = from - from == From{};
+      if (finite && (from > static_cast<From>(std::numeric_limits<To>::max()) ||
+                     from < static_cast<From>(std::numeric_limits<To>::lowest()))) {
+        return std::nullopt;
+      }
     }
     const To to = static_cast<To>(from);
     if (static_cast<From>(to) != from) return std::nullopt;
@@ -430,7 +438,8 @@ class metadata_entry {
   [[noreturn]] void throw_mismatch() const {
     std::string wanted;
     if constexpr (detail::is_array_view<T>) {
-      wanted = std::string("an array of ") + value_type_name(value_type_of<typename T::value_type>());
+      wanted =
+          std::string("an array of ") + value_type_name(value_type_of<typename T::value_type>());
     } else {
       wanted = value_type_name(value_type_of<T>());
     }
@@ -456,9 +465,7 @@ class basic_tensor {
   /// Extents as stored: dims()[0] is the contiguous one. May be empty: one element.
   [[nodiscard]] std::span<const index_t> dims() const noexcept { return {dims_, dims_used_}; }
   /// The product of all extents but the first.
-  [[nodiscard]] index_t rows() const noexcept {
-    return dims_[1] * dims_[2] * dims_[3];
-  }
+  [[nodiscard]] index_t rows() const noexcept { return dims_[1] * dims_[2] * dims_[3]; }
   [[nodiscard]] index_t cols() const noexcept { return dims_[0]; }
   /// Number of elements.
   [[nodiscard]] index_t size() const noexcept { return cols() * rows(); }
@@ -487,7 +494,8 @@ class basic_tensor {
   ///         type); bad_metadata if the data are not aligned for F; truncated as bytes().
   template <class F>
   [[nodiscard]] block_matrix_view<F> as() const {
-    static_assert(requires { F::gguf_type; }, "F has no gguf_type: GGUF has no id for it");
+    static_assert(
+        requires { F::gguf_type; }, "F has no gguf_type: GGUF has no id for it");
     if (type_ != F::gguf_type) {
       throw_error(errc::unsupported_format, printable<Arch>(name_),
                   "the type is " + type_text() + ", not " + F::name);
@@ -502,8 +510,8 @@ class basic_tensor {
         checked_multiply(size() / F::block_size, static_cast<index_t>(sizeof(F)));
     if (!needed || *needed > size_bytes_) {
       throw_error(errc::bad_shape, printable<Arch>(name_),
-                  std::to_string(size_bytes_) + " bytes are too few for " +
-                      std::to_string(size()) + " weights as " + F::name);
+                  std::to_string(size_bytes_) + " bytes are too few for " + std::to_string(size()) +
+                      " weights as " + F::name);
     }
     const std::size_t misplaced = reinterpret_cast<std::uintptr_t>(stored.data()) % alignof(F);
     if (misplaced != 0) {
@@ -543,8 +551,8 @@ class basic_tensor {
 
   [[nodiscard]] std::string type_text() const {
     const char* const known = find_tensor_type(type_).name;
-    return std::to_string(type_) + (known != nullptr ? std::string(" (") + known + ")"
-                                                     : std::string(" (unknown to ggml)"));
+    return std::to_string(type_) +
+           (known != nullptr ? std::string(" (") + known + ")" : std::string(" (unknown to ggml)"));
   }
 
   std::string_view name_;
@@ -570,7 +578,7 @@ struct open_options {
 /// duplicate keys and names. Stricter than ggml: alignments above 1 MiB, and extents whose true
 /// product does not fit 63 bits, zeros left out.
 ///
-/// Cost    memory at most 8 times the bytes of the header (what precedes the data), however large
+/// Cost    memory at most 16 times the bytes of the header (what precedes the data), however large
 ///         the counts it claims; the data are not touched.
 /// Throws  bad_magic; truncated; unsupported_format for other versions and byte orders;
 ///         bad_metadata; bad_shape; what mapped_file throws.
@@ -578,8 +586,6 @@ struct open_options {
 template <class Arch>
 class basic_file {
  public:
-  using tensor_type = basic_tensor<Arch>;
-
   /// Maps and checks a file.
   explicit basic_file(const std::string& path, open_options options = {})
       : mapping_(path), name_(path), bytes_(mapping_.bytes()) {
@@ -621,14 +627,14 @@ class basic_file {
   }
 
   /// Tensors in file order.
-  [[nodiscard]] std::span<const tensor_type> tensors() const noexcept { return tensors_; }
+  [[nodiscard]] std::span<const basic_tensor<Arch>> tensors() const noexcept { return tensors_; }
   /// The tensor of that name, or null. O(log n).
-  [[nodiscard]] const tensor_type* find_tensor(std::string_view name) const noexcept {
+  [[nodiscard]] const basic_tensor<Arch>* find_tensor(std::string_view name) const noexcept {
     return lookup(tensors_, names_, name);
   }
   /// The tensor of that name. Throws  not_found.
-  [[nodiscard]] const tensor_type& tensor(std::string_view name) const {
-    const tensor_type* const found = find_tensor(name);
+  [[nodiscard]] const basic_tensor<Arch>& tensor(std::string_view name) const {
+    const basic_tensor<Arch>* const found = find_tensor(name);
     if (found == nullptr) {
       throw_error(errc::not_found, name_, "no tensor " + printable<Arch>(name));
     }
@@ -643,7 +649,7 @@ class basic_file {
   [[nodiscard]] static std::string_view label(const metadata_entry& entry) noexcept {
     return entry.key();
   }
-  [[nodiscard]] static std::string_view label(const tensor_type& tensor) noexcept {
+  [[nodiscard]] static std::string_view label(const basic_tensor<Arch>& tensor) noexcept {
     return tensor.name();
   }
 
@@ -651,10 +657,10 @@ class basic_file {
   [[nodiscard]] static const T* lookup(const std::vector<T>& items,
                                        const std::vector<index_t>& sorted,
                                        std::string_view wanted) noexcept {
-    const auto at = std::lower_bound(
-        sorted.begin(), sorted.end(), wanted, [&](index_t i, std::string_view text) {
-          return label(items[static_cast<std::size_t>(i)]) < text;
-        });
+    const auto at = std::lower_bound(sorted.begin(), sorted.end(), wanted,
+                                     [&](index_t i, std::string_view text) {
+                                       return label(items[static_cast<std::size_t>(i)]) < text;
+                                     });
     if (at == sorted.end()) return nullptr;
     const T& found = items[static_cast<std::size_t>(*at)];
     return label(found) == wanted ? &found : nullptr;
@@ -676,15 +682,15 @@ class basic_file {
   }
 
   [[noreturn]] void fail(errc code, const std::string& message) const {
-    throw_error(code, printable<Arch>(name_, 4096), message);
+    throw_error(code, name_, message);
   }
 
   [[nodiscard]] index_t remaining() const noexcept { return size_bytes() - at_; }
 
   // The next `count` bytes. The sum that could wrap is never formed.
-  const std::uint8_t* take(index_t count, const std::string& what) {
+  const std::uint8_t* take(index_t count, const char* what) {
     if (count > remaining()) {
-      fail(errc::truncated, what + " at byte " + std::to_string(at_) + " needs " +
+      fail(errc::truncated, std::string(what) + " at byte " + std::to_string(at_) + " needs " +
                                 std::to_string(count) + " bytes, and " +
                                 std::to_string(remaining()) + " are left");
     }
@@ -725,12 +731,10 @@ class basic_file {
     const index_t entry_count = take_index("the number of keys");
     bounded(tensor_count, least_info_bytes, "tensors");
     bounded(entry_count, least_entry_bytes, "keys");
-    metadata_.reserve(static_cast<std::size_t>(entry_count));
     for (index_t i = 0; i < entry_count; ++i) read_entry();
     index(metadata_, keys_, "key");
     read_alignment();
     bounded(tensor_count, least_info_bytes, "tensors");
-    tensors_.reserve(static_cast<std::size_t>(tensor_count));
     for (index_t i = 0; i < tensor_count; ++i) read_info();
     index(tensors_, names_, "tensor name");
     place_data(options.metadata_only);
@@ -773,7 +777,8 @@ class basic_file {
     }
     std::span<const std::uint8_t> value;
     if (element == value_type::string) {
-      value = type == value_type::array ? take_strings(key, size) : as_bytes(take_string("a string"));
+      value =
+          type == value_type::array ? take_strings(key, size) : as_bytes(take_string("a string"));
     } else {
       const index_t width = value_bytes(element);
       if (width == 0) {
@@ -798,8 +803,7 @@ class basic_file {
   std::span<const std::uint8_t> take_strings(std::string_view key, index_t count) {
     if (count > remaining() / 8) {
       fail(errc::truncated, "key " + printable<Arch>(key) + " claims " + std::to_string(count) +
-                                " strings, and " + std::to_string(remaining()) +
-                                " bytes are left");
+                                " strings, and " + std::to_string(remaining()) + " bytes are left");
     }
     const std::uint8_t* const start = bytes_.data() + at_;
     for (index_t i = 0; i < count; ++i) take_string("a string of an array");
@@ -818,7 +822,7 @@ class basic_file {
                                    value_type_name(entry->type()) + ", required is u32");
     }
     alignment_ = entry->template get<index_t, Arch>();
-    if (alignment_ == 0 || (alignment_ & (alignment_ - 1)) != 0 || alignment_ > max_alignment) {
+    if (!is_alignment(alignment_)) {
       fail(errc::bad_metadata, std::string(alignment_key) + " is " + std::to_string(alignment_) +
                                    ", required is a power of two from 1 to " +
                                    std::to_string(max_alignment));
@@ -826,7 +830,7 @@ class basic_file {
   }
 
   void read_info() {
-    tensor_type t;
+    basic_tensor<Arch> t;
     t.name_ = take_string("a tensor name");
     if (t.name_.size() > max_name_bytes) {
       fail(errc::bad_metadata, "tensor name " + printable<Arch>(t.name_) + " has " +
@@ -845,10 +849,10 @@ class basic_file {
     t.offset_ = take_index("a tensor offset");
     const std::optional<index_t> size = checked_size<Arch>(t.dims());
     if (!size) {
-      fail(errc::bad_shape, subject + " has " + dims_text(t) +
-                                " elements, and the product does not fit 63 bits");
+      fail(errc::bad_shape,
+           subject + " has " + dims_text(t) + " elements, and the product does not fit 63 bits");
     }
-    const gguf::tensor_type known = find_tensor_type(t.type_);
+    const tensor_type known = find_tensor_type(t.type_);
     if (known.name != nullptr) {
       if (t.dims_[0] % known.block_size != 0) {
         fail(errc::bad_shape, subject + " has " + std::to_string(t.dims_[0]) + " columns, " +
@@ -858,15 +862,15 @@ class basic_file {
       const std::optional<index_t> length =
           checked_multiply(*size / known.block_size, known.block_bytes);
       if (!length) {
-        fail(errc::bad_shape, subject + " has " + dims_text(t) + " elements of type " +
-                                  known.name + ", and the size in bytes does not fit 63 bits");
+        fail(errc::bad_shape, subject + " has " + dims_text(t) + " elements of type " + known.name +
+                                  ", and the size in bytes does not fit 63 bits");
       }
       t.size_bytes_ = *length;
     }
     tensors_.push_back(t);
   }
 
-  [[nodiscard]] static std::string dims_text(const tensor_type& t) {
+  [[nodiscard]] static std::string dims_text(const basic_tensor<Arch>& t) {
     std::string text;
     for (const index_t extent : t.dims()) {
       if (!text.empty()) text += " x ";
@@ -886,7 +890,7 @@ class basic_file {
     const index_t available = size_bytes() > data_offset_ ? size_bytes() - data_offset_ : 0;
     index_t expected = 0;
     for (std::size_t i = 0; i < tensors_.size(); ++i) {
-      tensor_type& t = tensors_[i];
+      basic_tensor<Arch>& t = tensors_[i];
       const bool sized = find_tensor_type(t.type_).name != nullptr;
       const bool after_unsized = i > 0 && find_tensor_type(tensors_[i - 1].type_).name == nullptr;
       if (t.offset_ % alignment_ != 0) {
@@ -897,8 +901,7 @@ class basic_file {
       if (after_unsized ? t.offset_ < expected : t.offset_ != expected) {
         fail(errc::bad_metadata, "tensor " + printable<Arch>(t.name_) + " has offset " +
                                      std::to_string(t.offset_) + ", required is " +
-                                     (after_unsized ? "at least " : "") +
-                                     std::to_string(expected) +
+                                     (after_unsized ? "at least " : "") + std::to_string(expected) +
                                      ": tensors lie in order without gaps or overlap");
       }
       if (after_unsized) tensors_[i - 1].size_bytes_ = t.offset_ - tensors_[i - 1].offset_;
@@ -907,18 +910,17 @@ class basic_file {
         const std::optional<index_t> end = checked_add(t.offset_, t.size_bytes_);
         const std::optional<index_t> next = end ? checked_pad(*end, alignment_) : std::nullopt;
         if (!next) {
-          fail(errc::bad_metadata,
-               "tensor " + printable<Arch>(t.name_) + " ends past 2^63 bytes");
+          fail(errc::bad_metadata, "tensor " + printable<Arch>(t.name_) + " ends past 2^63 bytes");
         }
         expected = *next;
       }
     }
-    tensor_type& last = tensors_.back();
+    basic_tensor<Arch>& last = tensors_.back();
     if (find_tensor_type(last.type_).name == nullptr && last.offset_ < available) {
       last.size_bytes_ = available - last.offset_;
     }
     if (metadata_only) return;
-    for (tensor_type& t : tensors_) {
+    for (basic_tensor<Arch>& t : tensors_) {
       if (t.offset_ > available || t.size_bytes_ > available - t.offset_) {
         fail(errc::truncated, "tensor " + printable<Arch>(t.name_) + " needs " +
                                   std::to_string(t.size_bytes_) + " bytes at offset " +
@@ -938,7 +940,7 @@ class basic_file {
   index_t alignment_ = default_alignment;
   index_t data_offset_ = 0;
   std::vector<metadata_entry> metadata_;
-  std::vector<tensor_type> tensors_;
+  std::vector<basic_tensor<Arch>> tensors_;
   std::vector<index_t> keys_;   // positions in metadata_, by key
   std::vector<index_t> names_;  // positions in tensors_, by name
 };

@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "subbyte/num/rounding.hpp"
 #include "subbyte/quantize/concepts.hpp"
 
 namespace subbyte {

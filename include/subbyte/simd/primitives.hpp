@@ -25,8 +25,7 @@ inline namespace SUBBYTE_ABI {
 
 /// low[i] = packed[i] & 15, high[i] = packed[i] >> 4.
 template <class Arch>
-[[nodiscard]] SUBBYTE_INLINE nibbles<Arch> unpack_nibbles(
-    reg<std::uint8_t, Arch> packed) noexcept {
+[[nodiscard]] SUBBYTE_INLINE nibbles<Arch> unpack_nibbles(reg<std::uint8_t, Arch> packed) noexcept {
   return detail::unpack_nibbles(Arch{}, packed);
 }
 
@@ -65,8 +64,9 @@ template <class T, class Arch>
 /// Requires  a[i] <= 127: AVX2's 16-bit intermediate sums saturate beyond.
 /// Numerics  exact; acc wraps.
 template <class Arch>
-[[nodiscard]] SUBBYTE_INLINE reg<std::int32_t, Arch> dot4_u7i8(
-    reg<std::int32_t, Arch> acc, reg<std::uint8_t, Arch> a, reg<std::int8_t, Arch> b) noexcept {
+[[nodiscard]] SUBBYTE_INLINE reg<std::int32_t, Arch> dot4_u7i8(reg<std::int32_t, Arch> acc,
+                                                               reg<std::uint8_t, Arch> a,
+                                                               reg<std::int8_t, Arch> b) noexcept {
   return detail::dot4_u7i8(Arch{}, acc, a, b);
 }
 
@@ -75,8 +75,9 @@ template <class Arch>
 /// Numerics  exact; acc wraps.
 /// Cost      about twice dot4_u7i8 without a signed dot instruction (all of x86).
 template <class Arch>
-[[nodiscard]] SUBBYTE_INLINE reg<std::int32_t, Arch> dot4_i8i8(
-    reg<std::int32_t, Arch> acc, reg<std::int8_t, Arch> a, reg<std::int8_t, Arch> b) noexcept {
+[[nodiscard]] SUBBYTE_INLINE reg<std::int32_t, Arch> dot4_i8i8(reg<std::int32_t, Arch> acc,
+                                                               reg<std::int8_t, Arch> a,
+                                                               reg<std::int8_t, Arch> b) noexcept {
   return detail::dot4_i8i8(Arch{}, acc, a, b);
 }
 
@@ -146,8 +147,8 @@ template <class Arch>
   return detail::abs_max(Arch{}, acc, x);
 }
 
-/// out[i] = x[i] * inverse[i], rounded to float, then to the nearest integer with ties to even, then
-/// limited to [-128, 127]. NaN gives 127.
+/// out[i] = x[i] * inverse[i], rounded to float, then to the nearest integer with ties to even,
+/// then limited to [-128, 127]. NaN gives 127.
 template <class Arch>
 SUBBYTE_INLINE void round_to_i8(reg<float, Arch> x, reg<float, Arch> inverse,
                                 std::int8_t* out) noexcept {

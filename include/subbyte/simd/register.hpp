@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/// One CPU register of elements, with the same few operations on every arch; the only door to xsimd.
+/// One CPU register of elements, with the same few operations on every arch; the only door to
+/// xsimd.
 ///
 /// Other headers name reg<T, Arch> and the primitives, never an xsimd type.
 #pragma once
@@ -85,8 +86,7 @@ namespace subbyte {
 inline namespace SUBBYTE_ABI {
 
 template <class T, class Arch>
-  requires(Arch::enabled)
-struct reg;
+requires(Arch::enabled) struct reg;
 
 /// The register of the specification: 512 bits of plain array, 16 floats or 64 bytes.
 ///
@@ -124,26 +124,18 @@ struct reg<T, arch::scalar> {
     return make([&](int i) { return static_cast<T>(wide(a.lanes[i]) - wide(b.lanes[i])); });
   }
   /// For float and for integers of 16 and 32 bits (the lower half of the product).
-  SUBBYTE_INLINE friend reg operator*(reg a, reg b) noexcept
-    requires(sizeof(T) > 1)
-  {
+  SUBBYTE_INLINE friend reg operator*(reg a, reg b) noexcept requires(sizeof(T) > 1) {
     return make([&](int i) { return static_cast<T>(wide(a.lanes[i]) * wide(b.lanes[i])); });
   }
-  SUBBYTE_INLINE friend reg operator&(reg a, reg b) noexcept
-    requires(std::is_integral_v<T>)
-  {
+  SUBBYTE_INLINE friend reg operator&(reg a, reg b) noexcept requires(std::is_integral_v<T>) {
     return make([&](int i) { return static_cast<T>(a.lanes[i] & b.lanes[i]); });
   }
-  SUBBYTE_INLINE friend reg operator|(reg a, reg b) noexcept
-    requires(std::is_integral_v<T>)
-  {
+  SUBBYTE_INLINE friend reg operator|(reg a, reg b) noexcept requires(std::is_integral_v<T>) {
     return make([&](int i) { return static_cast<T>(a.lanes[i] | b.lanes[i]); });
   }
 
   /// a * b + c with one rounding.
-  SUBBYTE_INLINE friend reg fma(reg a, reg b, reg c) noexcept
-    requires(std::is_same_v<T, float>)
-  {
+  SUBBYTE_INLINE friend reg fma(reg a, reg b, reg c) noexcept requires(std::is_same_v<T, float>) {
     return make([&](int i) { return __builtin_fmaf(a.lanes[i], b.lanes[i], c.lanes[i]); });
   }
   /// a < b ? a : b, so b where either is NaN and where both are zeros.
@@ -155,9 +147,7 @@ struct reg<T, arch::scalar> {
     return make([&](int i) { return a.lanes[i] > b.lanes[i] ? a.lanes[i] : b.lanes[i]; });
   }
   /// Clears the sign bit of a float; an integer wraps, so the most negative one stays.
-  SUBBYTE_INLINE friend reg abs(reg a) noexcept
-    requires(std::is_signed_v<T>)
-  {
+  SUBBYTE_INLINE friend reg abs(reg a) noexcept requires(std::is_signed_v<T>) {
     if constexpr (std::is_same_v<T, float>) {
       return make([&](int i) {
         return bit_cast<float>(bit_cast<std::uint32_t>(a.lanes[i]) & 0x7FFFFFFFU);
@@ -169,9 +159,7 @@ struct reg<T, arch::scalar> {
     }
   }
   /// The argument, which no later operation is fused with; see num/rounding.hpp.
-  SUBBYTE_INLINE friend reg unfused(reg a) noexcept
-    requires(std::is_same_v<T, float>)
-  {
+  SUBBYTE_INLINE friend reg unfused(reg a) noexcept requires(std::is_same_v<T, float>) {
     return make([&](int i) { return unfused(a.lanes[i]); });
   }
 
@@ -195,8 +183,7 @@ struct reg<T, arch::scalar> {
 #if SUBBYTE_WITH_AVX2 || SUBBYTE_WITH_NEON
 /// One native register; operations and element types as in reg<T, arch::scalar>.
 template <class T, class Arch>
-  requires(Arch::enabled)
-struct reg {
+requires(Arch::enabled) struct reg {
   static_assert(std::is_same_v<T, float> || (std::is_integral_v<T> && sizeof(T) <= 4));
   using value_type = T;
   using arch_type = Arch;
@@ -230,25 +217,23 @@ struct reg {
   SUBBYTE_INLINE friend reg operator-(reg a, reg b) noexcept {
     return reg{batch(a.native) - batch(b.native)};
   }
-  SUBBYTE_INLINE friend reg operator*(reg a, reg b) noexcept
-    requires(sizeof(T) > 1)
-  {
+  SUBBYTE_INLINE friend reg operator*(reg a, reg b) noexcept requires(sizeof(T) > 1) {
     return reg{batch(a.native) * batch(b.native)};
   }
-  SUBBYTE_INLINE friend reg operator&(reg a, reg b) noexcept
-    requires(std::is_integral_v<T>)
-  {
+  SUBBYTE_INLINE friend reg operator&(reg a, reg b) noexcept requires(std::is_integral_v<T>) {
     return reg{batch(a.native) & batch(b.native)};
   }
-  SUBBYTE_INLINE friend reg operator|(reg a, reg b) noexcept
-    requires(std::is_integral_v<T>)
-  {
+  SUBBYTE_INLINE friend reg operator|(reg a, reg b) noexcept requires(std::is_integral_v<T>) {
     return reg{batch(a.native) | batch(b.native)};
   }
 
-  SUBBYTE_INLINE friend reg fma(reg a, reg b, reg c) noexcept
-    requires(std::is_same_v<T, float>)
-  {
+  SUBBYTE_INLINE friend reg fma(reg a, reg b, reg c) noexcept requires(std::is_same_v<T, float>) {
+#if SUBBYTE_WITH_AVX512
+    // xsimd 8.1 has no fma for AVX-512: its generic one multiplies, rounds and adds.
+    if constexpr (std::is_base_of_v<arch::avx512, Arch>) {
+      return reg{_mm512_fmadd_ps(a.native, b.native, c.native)};
+    }
+#endif
     return reg{xsimd::fma(batch(a.native), batch(b.native), batch(c.native))};
   }
   SUBBYTE_INLINE friend reg min(reg a, reg b) noexcept {
@@ -269,14 +254,10 @@ struct reg {
       return reg{xsimd::max(first, second)};
     }
   }
-  SUBBYTE_INLINE friend reg abs(reg a) noexcept
-    requires(std::is_signed_v<T>)
-  {
+  SUBBYTE_INLINE friend reg abs(reg a) noexcept requires(std::is_signed_v<T>) {
     return reg{xsimd::abs(batch(a.native))};
   }
-  SUBBYTE_INLINE friend reg unfused(reg a) noexcept
-    requires(std::is_same_v<T, float>)
-  {
+  SUBBYTE_INLINE friend reg unfused(reg a) noexcept requires(std::is_same_v<T, float>) {
 #if SUBBYTE_WITH_AVX512
     asm("" : "+v"(a.native));
 #elif SUBBYTE_WITH_AVX2

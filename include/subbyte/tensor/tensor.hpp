@@ -44,7 +44,7 @@ template <class Arch>
 ///
 /// Requires  T is trivially copyable and its all-zero bytes are its zero.
 /// Cost      one allocation, aligned to 64 bytes; moving is free; nothing copies but clone().
-/// Throws    error{bad_shape} for a negative extent or a product that no allocation can hold,
+/// Throws    error{bad_shape} for a negative extent or a product that passes 2^63 bytes,
 ///           error{out_of_memory} when the allocation fails.
 template <class T, std::size_t Rank>
 class tensor {
@@ -150,21 +150,17 @@ class tensor {
     }
   }
 
-  // Takes the memory for extents_. A product with a zero in it is zero: the other extents are still
-  // checked for their sign, and no order of multiplication overflows.
+  // Takes the memory for extents_. An extent of zero needs no memory, but the strides are products
+  // of the others, so those must fit all the same.
   SUBBYTE_INLINE void allocate() {
-    bool any_zero = false;
-    for (std::size_t d = 0; d < Rank; ++d) {
-      if (extents_[d] < 0) reject(errc::bad_shape, "every extent must be at least 0");
-      any_zero = any_zero || extents_[d] == 0;
-    }
-    if (any_zero) return;
     index_t total_bytes = sizeof(T);
     for (std::size_t d = 0; d < Rank; ++d) {
-      if (__builtin_mul_overflow(total_bytes, extents_[d], &total_bytes)) {
+      if (extents_[d] < 0) reject(errc::bad_shape, "every extent must be at least 0");
+      if (extents_[d] > 0 && __builtin_mul_overflow(total_bytes, extents_[d], &total_bytes)) {
         reject(errc::bad_shape, "the array must be smaller than 2^63 bytes");
       }
     }
+    if (empty()) return;
     data_ = static_cast<T*>(::operator new (static_cast<std::size_t>(total_bytes),
                                             std::align_val_t{alignment_bytes}, std::nothrow));
     if (data_ == nullptr) reject(errc::out_of_memory, "the allocation failed");

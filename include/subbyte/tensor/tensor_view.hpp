@@ -94,7 +94,8 @@ concept dense_container = !tensor_like<std::remove_cvref_t<C>> && requires(C & c
 
 /// A view of a dense array of T; const T for inputs.
 ///
-/// Requires  extents >= 0, whose product fits index_t; every access inside them (trapped in debug).
+/// Requires  extents >= 0; the product of those that are not 0 fits index_t; every access inside
+///           them (trapped in debug).
 /// Numerics  strides count elements, not bytes.
 /// Cost      row_major holds a pointer and the extents; copying is trivial; nothing allocates.
 /// Throws    nothing.

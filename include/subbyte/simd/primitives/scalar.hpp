@@ -31,8 +31,7 @@ template <class T, class Arch>
 }
 
 template <class Arch>
-SUBBYTE_INLINE nibbles<Arch> unpack_nibbles(arch::scalar,
-                                            reg<std::uint8_t, Arch> packed) noexcept {
+SUBBYTE_INLINE nibbles<Arch> unpack_nibbles(arch::scalar, reg<std::uint8_t, Arch> packed) noexcept {
   const auto in = lanes_of(packed);
   lane_array<std::uint8_t, Arch> low;
   lane_array<std::uint8_t, Arch> high;
@@ -170,8 +169,7 @@ SUBBYTE_INLINE reg<float, Arch> i8_to_f32(arch::scalar, const std::int8_t* p) no
 }
 
 template <int Quarter, class Arch>
-SUBBYTE_INLINE reg<float, Arch> i8_quarter_to_f32(arch::scalar,
-                                                  reg<std::int8_t, Arch> x) noexcept {
+SUBBYTE_INLINE reg<float, Arch> i8_quarter_to_f32(arch::scalar, reg<std::int8_t, Arch> x) noexcept {
   const auto in = lanes_of(x);
   lane_array<float, Arch> out;
   for (int i = 0; i < out.size; ++i) {

@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Quantizes a model: safetensors or GGUF in, GGUF out.
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <map>
+#include <vector>
+
+#include "command_line.hpp"
+#include "model_source.hpp"
+#include "subbyte/exec/thread_pool.hpp"
+#include "subbyte/format/list.hpp"
+#include "subbyte/quantize/quantize.hpp"
+
+namespace {
+
+using example::model_source;
+using example::source_tensor;
+using subbyte::index_t;
+namespace gguf = subbyte::gguf;
+
+/// A format of the registry that GGUF has an id for.
+struct target_format {
+  const char* name;
+  std::uint32_t gguf_type;
+  index_t block_size, block_bytes;
+  // Writes the quantized rows as the next bytes of a declared tensor.
+  void (*encode)(subbyte::weights_view rows, const std::string& name, gguf::writer& out,
+                 subbyte::executor_ref executor);
+
+  [[nodiscard]] bool fits(const source_tensor& t) const { return t.cols() % block_size == 0; }
+  [[nodiscard]] index_t bytes(const source_tensor& t) const {
+    return t.size() / block_size * block_bytes;
+  }
+};
+
+template <class F>
+void encode(subbyte::weights_view rows, const std::string& name, gguf::writer& out,
+            subbyte::executor_ref executor) {
+  subbyte::block_matrix<F> blocks(rows.extent(0), rows.extent(1));
+  subbyte::quantize_into<F>(rows, blocks, subbyte::reference{}, executor);
+  out.write(name, {reinterpret_cast<const std::uint8_t*>(blocks.view().data()),
+                   static_cast<std::size_t>(blocks.view().size_bytes())});
+}
+
+const std::vector<target_format>& target_formats() {
+  static const std::vector<target_format> formats = [] {
+    std::vector<target_format> list;
+    subbyte::for_each_type(subbyte::all_formats{}, [&](auto tag) {
+      using F = typename decltype(tag)::type;
+      if constexpr (subbyte::gguf_format<F>) {
+        list.push_back({F::name, F::gguf_type, F::block_size, sizeof(F), &encode<F>});
+      }
+    });
+    return list;
+  }();
+  return formats;
+}
+
+const target_format& find_format(const std::string& name) {
+  std::string known;
+  for (const target_format& f : target_formats()) {
+    if (subbyte::same_format_name(f.name, name.c_str())) return f;
+    known += std::string(known.empty() ? "" : " ") + f.name;
+  }
+  subbyte::throw_error(subbyte::errc::bad_argument, "format \"" + name + "\"",
+                       "a GGUF file can hold " + known);
+}
+
+// Source  general.file_type of llama.cpp; where it names mixtures of several sizes, the smallest,
+//         which is nearest to one format for all.
+std::uint32_t file_type(const target_format& format) {
+  static const std::map<std::string, std::uint32_t> numbers = {
+      {"f32", 0},   {"f16", 1},   {"q4_0", 2},    {"q4_1", 3},    {"q8_0", 7},
+      {"q5_0", 8},  {"q5_1", 9},  {"q2_k", 10},   {"q3_k", 11},   {"q4_k", 14},
+      {"q5_k", 16}, {"q6_k", 18}, {"iq4_nl", 25}, {"iq4_xs", 30}, {"bf16", 32},
+      {"mxfp4", 38}};
+  const auto found = numbers.find(format.name);
+  constexpr std::uint32_t guessed = 1024;  // llama.cpp's mark for "look at the tensors"
+  return found == numbers.end() ? guessed : found->second;
+}
+
+// Matrices are quantized; vectors, norms and a router of experts are not.
+bool is_quantizable(const source_tensor& t) {
+  const auto ends_with = [&](std::string_view end) {
+    return t.name.size() >= end.size() && t.name.substr(t.name.size() - end.size()) == end;
+  };
+  return t.dims.size() >= 2 && ends_with("weight") && !ends_with("_norm.weight") &&
+         !ends_with("ffn_gate_inp.weight");
+}
+
+// The format for rows that the wanted one cannot divide into blocks.
+// Source  llama.cpp's llama-quantize.
+const target_format& fall_back(const target_format& wanted, const source_tensor& t) {
+  static const std::map<std::string, std::string> next = {
+      {"iq4_xs", "iq4_nl"}, {"q2_k", "q4_0"}, {"q3_k", "q4_0"},
+      {"q4_k", "q5_0"},     {"q5_k", "q5_1"}, {"q6_k", "q8_0"}};
+  const target_format* format = &wanted;
+  if (const auto found = next.find(wanted.name); !wanted.fits(t) && found != next.end()) {
+    format = &find_format(found->second);
+  }
+  return format->fits(t) ? *format : find_format("f16");
+}
+
+/// What becomes of one tensor: a null format means that its bytes are copied.
+struct plan_entry {
+  const source_tensor* tensor;
+  const target_format* format;
+  bool fell_back;
+
+  [[nodiscard]] index_t bytes() const {
+    return format != nullptr ? format->bytes(*tensor)
+                             : static_cast<index_t>(tensor->bytes.size());
+  }
+  [[nodiscard]] std::string type_name() const {
+    return format != nullptr ? format->name : tensor->type_name;
+  }
+};
+
+std::vector<plan_entry> make_plan(const model_source& model, const target_format& wanted,
+                                  bool allow_requantize) {
+  std::vector<plan_entry> plan;
+  for (const source_tensor& t : model.tensors) {
+    const bool chosen = is_quantizable(t);
+    const target_format& format = chosen ? fall_back(wanted, t) : find_format("f32");
+    const bool same = t.gguf_type && (!chosen || *t.gguf_type == format.gguf_type);
+    if (!same && t.lossy && !allow_requantize) {
+      subbyte::throw_error(subbyte::errc::bad_argument, t.name,
+                           "is " + t.type_name + " already; quantizing it again loses more than "
+                           "quantizing the original (--allow-requantize does it)");
+    }
+    plan.push_back({&t, same ? nullptr : &format, chosen && &format != &wanted});
+  }
+  return plan;
+}
+
+std::string shape_text(const source_tensor& t) {
+  std::string text;
+  for (auto d = t.dims.rbegin(); d != t.dims.rend(); ++d) {
+    text += (text.empty() ? "" : " x ") + std::to_string(*d);
+  }
+  return text.empty() ? "1" : text;
+}
+
+void print_tensor_table(const std::vector<plan_entry>& plan) {
+  std::printf("%-32s %-16s %-8s %-8s %14s\n", "tensor", "shape", "from", "to", "bytes");
+  for (const plan_entry& e : plan) {
+    std::printf("%-32s %-16s %-8s %-8s %14lld%s\n", subbyte::printable(e.tensor->name).c_str(),
+                shape_text(*e.tensor).c_str(), e.tensor->type_name.c_str(), e.type_name().c_str(),
+                static_cast<long long>(e.bytes()),
+                e.fell_back ? "  (rows do not divide into blocks)" : "");
+  }
+}
+
+void print_totals(const model_source& model, const std::vector<plan_entry>& plan) {
+  struct total {
+    index_t tensors = 0, weights = 0, bytes = 0;
+  };
+  std::map<std::string, total> formats;
+  total all;
+  index_t fallen_back = 0;
+  for (const plan_entry& e : plan) {
+    for (total* t : {&formats[e.type_name()], &all}) {
+      t->tensors += 1;
+      t->weights += e.tensor->size();
+      t->bytes += e.bytes();
+    }
+    fallen_back += e.fell_back ? 1 : 0;
+  }
+  const auto line = [](const char* name, const total& t) {
+    const subbyte::storage_cost cost{t.weights, 0, t.bytes};
+    std::printf("%-8s %8lld %16lld %16lld %10.4f\n", name, static_cast<long long>(t.tensors),
+                static_cast<long long>(t.weights), static_cast<long long>(t.bytes),
+                cost.bits_per_weight());
+  };
+  std::printf("%-8s %8s %16s %16s %10s\n", "format", "tensors", "weights", "bytes", "bits/w");
+  for (const auto& [name, t] : formats) line(name.c_str(), t);
+  line("all", all);
+  std::printf("the source's tensors take %lld bytes\n", static_cast<long long>(model.stored_bytes));
+  if (fallen_back > 0) {
+    std::printf("%lld tensors have rows that do not divide into blocks, and got another format\n",
+                static_cast<long long>(fallen_back));
+  }
+}
+
+void write_model(const model_source& model, const std::vector<plan_entry>& plan,
+                 const target_format& wanted, const std::string& path,
+                 subbyte::executor_ref executor) {
+  gguf::writer out(path);
+  model.write_metadata(out, file_type(wanted));
+  index_t total = 0, done = 0;
+  for (const plan_entry& e : plan) {
+    const std::uint32_t type = e.format != nullptr ? e.format->gguf_type : *e.tensor->gguf_type;
+    out.declare(e.tensor->name, e.tensor->dims, type, e.bytes());
+    total += e.tensor->size();
+  }
+  example::progress_bar bar(std::string("quantize to ") + wanted.name);
+  std::vector<float> floats;
+  for (const plan_entry& e : plan) {
+    const source_tensor& t = *e.tensor;
+    if (e.format == nullptr) {
+      out.write(t.name, t.bytes);
+    } else {
+      // Slabs of rows: memory does not grow with the tensor.
+      constexpr index_t slab = index_t{1} << 22;
+      const index_t rows_at_once = std::max<index_t>(1, slab / std::max<index_t>(1, t.cols()));
+      for (index_t first = 0; first < t.rows(); first += rows_at_once) {
+        example::check_interrupt();
+        const index_t count = std::min(rows_at_once, t.rows() - first);
+        floats.resize(static_cast<std::size_t>(count * t.cols()));
+        t.read(first, count, floats.data());
+        try {
+          e.format->encode(subbyte::matrix_view<const float>(floats.data(), count, t.cols()),
+                           t.name, out, executor);
+        } catch (const subbyte::error& problem) {
+          if (problem.code() != subbyte::errc::non_finite) throw;
+          subbyte::throw_error(problem.code(), subbyte::printable(t.name),
+                               "counted from row " + std::to_string(first) + ", " + problem.what());
+        }
+        bar.update(static_cast<double>(done + first * t.cols()), static_cast<double>(total));
+      }
+    }
+    done += t.size();
+    bar.update(static_cast<double>(done), static_cast<double>(total));
+  }
+  example::check_interrupt();
+  out.finish();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::string input, output, format_name = "q4_k";
+  int threads = 0;
+  bool dry_run = false, allow_requantize = false;
+  CLI::App app(
+      "Quantizes every matrix of a model to one format; vectors and norms stay as they are.",
+      "quantize");
+  app.add_option("input", input, "GGUF file, safetensors file, or folder of a Llama checkpoint")
+      ->required();
+  app.add_option("output", output, "GGUF file to write (not needed with --dry-run)");
+  app.add_option("-f,--format", format_name, "any format of the registry that GGUF has an id for")
+      ->capture_default_str();
+  app.add_option("--threads", threads, "0: one per hardware thread")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+  app.add_flag("--dry-run", dry_run, "print what every tensor would become, write nothing");
+  app.add_flag("--allow-requantize", allow_requantize, "quantize quantized tensors again");
+  return example::run(app, argc, argv, [&] {
+    const target_format& format = find_format(format_name);
+    if (output.empty() && !dry_run) {
+      subbyte::throw_error(subbyte::errc::bad_argument, "output", "a file to write is required");
+    }
+    const model_source model = example::open_model(input);
+    for (const std::string& file : model.files) {
+      std::error_code ignored;  // a file that does not exist yet is no input
+      if (!output.empty() && std::filesystem::equivalent(file, output, ignored)) {
+        subbyte::throw_error(subbyte::errc::bad_argument, output,
+                             "is also the input; write to another file");
+      }
+    }
+    const std::vector<plan_entry> plan = make_plan(model, format, allow_requantize);
+    if (dry_run) {
+      print_tensor_table(plan);
+    } else {
+      example::cancel_on_interrupt();
+      subbyte::thread_pool pool(threads);
+      write_model(model, plan, format, output, pool);
+    }
+    print_totals(model, plan);
+    for (const std::string& note : model.notes) std::printf("%s\n", note.c_str());
+  });
+}

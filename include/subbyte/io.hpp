@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+/// The component io: model files, and what the tensors in them mean. Includes core.
+#pragma once
+
+#include "subbyte/checkpoint/names.hpp"
+#include "subbyte/io/gguf.hpp"
+#include "subbyte/io/gguf_writer.hpp"
+#include "subbyte/subbyte.hpp"

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Strict reading of the JSON inside container files, as a stream of located values. The only
+/// include of nlohmann_json.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>  // std::move
+#include <vector>
+
+#include "subbyte/core/arch.hpp"
+#include "subbyte/io/diagnostics.hpp"
+
+namespace subbyte {
+inline namespace SUBBYTE_ABI {
+
+/// Containers inside containers beyond this depth are refused.
+inline constexpr std::size_t json_max_depth = 32;
+
+enum class json_kind { null, boolean, integer, real, string, array, object };
+
+/// A JSON value that is no container. An integer is `magnitude` with its sign; one that fits
+/// neither 64-bit range is a real.
+struct json_scalar {
+  json_kind kind = json_kind::null;
+  bool boolean = false;
+  bool negative = false;
+  std::uint64_t magnitude = 0;
+  double real = 0;
+  std::string_view text;
+
+  [[nodiscard]] SUBBYTE_INLINE bool is_count() const noexcept {
+    return kind == json_kind::integer && !negative;
+  }
+};
+
+/// Where a value stands in one of the containers around it: its key in an object, or its index in
+/// an array.
+template <class Arch>
+struct json_step {
+  bool in_array = false;
+  index_t index = 0;
+  std::string key;
+  std::set<std::string> keys;  // all keys of this object so far
+};
+
+/// The way to a value, outermost container first; empty for the value at the root.
+template <class Arch>
+using json_path = std::span<const json_step<Arch>>;
+
+namespace detail {
+
+template <class Arch, class Visitor>
+class json_events {
+ public:
+  using json = nlohmann::json;
+
+  json_events(const std::string& subject, Visitor& visitor)
+      : subject_(subject), visitor_(visitor) {}
+
+  bool null() { return scalar({}); }
+  bool boolean(bool value) {
+    json_scalar s;
+    s.kind = json_kind::boolean;
+    s.boolean = value;
+    return scalar(s);
+  }
+  bool number_integer(json::number_integer_t value) {
+    json_scalar s;
+    s.kind = json_kind::integer;
+    s.negative = value < 0;
+    const std::uint64_t bits = static_cast<std::uint64_t>(value);
+    s.magnitude = s.negative ? 0 - bits : bits;
+    return scalar(s);
+  }
+  bool number_unsigned(json::number_unsigned_t value) {
+    json_scalar s;
+    s.kind = json_kind::integer;
+    s.magnitude = value;
+    return scalar(s);
+  }
+  bool number_float(json::number_float_t value, const std::string&) {
+    json_scalar s;
+    s.kind = json_kind::real;
+    s.real = value;
+    return scalar(s);
+  }
+  bool string(std::string& value) {
+    json_scalar s;
+    s.kind = json_kind::string;
+    s.text = value;
+    return scalar(s);
+  }
+  bool binary(json::binary_t&) { return false; }
+  bool start_object(std::size_t) { return enter(json_kind::object); }
+  bool end_object() { return leave(json_kind::object); }
+  bool start_array(std::size_t) { return enter(json_kind::array); }
+  bool end_array() { return leave(json_kind::array); }
+  bool key(std::string& value) {
+    json_step<Arch>& step = path_.back();
+    if (!step.keys.insert(value).second) {
+      throw_error(errc::bad_metadata, subject_, "key " + printable<Arch>(value) + " occurs twice");
+    }
+    step.key = std::move(value);
+    return true;
+  }
+  bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception&) {
+    throw_error(errc::bad_metadata, subject_,
+                "not valid JSON at byte " + std::to_string(position) + " of the text");
+    return false;
+  }
+
+ private:
+  bool scalar(const json_scalar& value) {
+    visitor_.value(json_path<Arch>(path_), value);
+    return next();
+  }
+  bool enter(json_kind kind) {
+    if (path_.size() == json_max_depth) {
+      throw_error(errc::bad_metadata, subject_,
+                  "the JSON is nested deeper than " + std::to_string(json_max_depth) + " levels");
+    }
+    visitor_.open(json_path<Arch>(path_), kind);
+    path_.emplace_back();
+    path_.back().in_array = kind == json_kind::array;
+    return true;
+  }
+  bool leave(json_kind kind) {
+    path_.pop_back();
+    visitor_.close(json_path<Arch>(path_), kind);
+    return next();
+  }
+  bool next() {
+    if (!path_.empty()) ++path_.back().index;
+    return true;
+  }
+
+  const std::string& subject_;
+  Visitor& visitor_;
+  std::vector<json_step<Arch>> path_;
+};
+
+}  // namespace detail
+
+/// Reads a JSON text into a visitor: value(path, scalar) for every scalar, open(path, kind) and
+/// close(path, kind) around the contents of every container, in the order of the text.
+///
+/// Strict UTF-8, one value, nothing behind it; an object with two equal keys is an error, not the
+/// last of them. The visitor throws to stop.
+///
+/// Cost    memory: the keys of the objects that are open, and the longest string.
+/// Throws  bad_metadata with `subject`; what the visitor throws.
+template <class Arch = arch::native, class Visitor>
+void read_json(std::string_view text, const std::string& subject, Visitor& visitor) {
+  detail::json_events<Arch, Visitor> events(subject, visitor);
+  nlohmann::json::sax_parse(text.data(), text.data() + text.size(), &events);
+}
+
+}  // namespace SUBBYTE_ABI
+}  // namespace subbyte

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Primitives with AArch64's signed 8-bit dot product.
+#pragma once
+
+#include "subbyte/simd/register.hpp"
+
+#if SUBBYTE_WITH_NEON_DOT
+#include <arm_neon.h>
+
+namespace subbyte {
+inline namespace SUBBYTE_ABI {
+namespace detail {
+
+template <class Arch>
+SUBBYTE_INLINE reg<std::int32_t, Arch> dot4_u7i8(arch::neon_dot, reg<std::int32_t, Arch> acc,
+                                                 reg<std::uint8_t, Arch> a,
+                                                 reg<std::int8_t, Arch> b) noexcept {
+  return {vdotq_s32(acc.native, vreinterpretq_s8_u8(a.native), b.native)};
+}
+
+template <class Arch>
+SUBBYTE_INLINE reg<std::int32_t, Arch> dot4_i8i8(arch::neon_dot, reg<std::int32_t, Arch> acc,
+                                                 reg<std::int8_t, Arch> a,
+                                                 reg<std::int8_t, Arch> b) noexcept {
+  return {vdotq_s32(acc.native, a.native, b.native)};
+}
+
+}  // namespace detail
+}  // namespace SUBBYTE_ABI
+}  // namespace subbyte
+#endif

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+/// The component core: numbers, views, formats, quantized matrices, metrics and quantizers, on the
+/// serial executor.
+#pragma once
+
+#include "subbyte/core/arch.hpp"
+#include "subbyte/core/bits.hpp"
+#include "subbyte/core/config.hpp"
+#include "subbyte/core/error.hpp"
+#include "subbyte/core/expects.hpp"
+#include "subbyte/core/type_list.hpp"
+#include "subbyte/exec/executor.hpp"
+#include "subbyte/format/list.hpp"
+#include "subbyte/fwd.hpp"
+#include "subbyte/matrix/block_matrix.hpp"
+#include "subbyte/metrics/cost.hpp"
+#include "subbyte/metrics/distribution.hpp"
+#include "subbyte/metrics/divergence.hpp"
+#include "subbyte/metrics/error.hpp"
+#include "subbyte/metrics/weight_error.hpp"
+#include "subbyte/num/bfloat16.hpp"
+#include "subbyte/num/e8m0.hpp"
+#include "subbyte/num/half.hpp"
+#include "subbyte/num/minifloat.hpp"
+#include "subbyte/num/rounding.hpp"
+#include "subbyte/num/ue4m3.hpp"
+#include "subbyte/quantize/concepts.hpp"
+#include "subbyte/quantize/quantize.hpp"
+#include "subbyte/quantize/reference.hpp"
+#include "subbyte/tensor/tensor.hpp"
+#include "subbyte/tensor/tensor_view.hpp"
+#include "subbyte/version.hpp"

@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Byte parity must not depend on the compiler, on optimization or on contraction to fma: builds and
+# runs tests/format/golden.cpp for every compiler x -march x -O below.
+#
+# usage: golden_matrix.sh [BUILD_FOLDER]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out=${1:-build/golden_matrix}
+mkdir -p "$out"
+
+can_run() { # this CPU, a -march
+  local flag needed
+  case $1 in
+    x86-64-v3) needed="avx2 fma f16c bmi1 bmi2 movbe" ;;
+    x86-64-v4) needed="avx512f avx512bw avx512cd avx512dq avx512vl" ;;
+    *) return 0 ;;
+  esac
+  for flag in $needed; do
+    grep -qw "$flag" /proc/cpuinfo || return 1
+  done
+}
+
+archs=(native)
+if [ "$(uname -m)" = x86_64 ]; then
+  archs=(x86-64)
+  for arch in x86-64-v3 x86-64-v4; do
+    if can_run "$arch"; then archs+=("$arch"); else echo "skipped: this CPU cannot run $arch"; fi
+  done
+  archs+=(native)
+fi
+compilers=()
+for compiler in g++ clang++; do
+  if command -v "$compiler" >/dev/null; then compilers+=("$compiler"); else echo "skipped: no $compiler"; fi
+done
+[ ${#compilers[@]} -gt 0 ] || { echo "neither g++ nor clang++ is there" >&2; exit 1; }
+
+export out
+common="-std=c++20 -Iinclude -Itests -DSUBBYTE_GOLDEN_DIR=\"$PWD/tests/golden\""
+export common
+catch_libraries=
+if [ -e /usr/include/catch2/catch_all.hpp ]; then catch_libraries="-lCatch2Main -lCatch2"; fi
+export catch_libraries
+
+one() { # compiler arch optimization
+  local name="$1 -march=$2 $3" file="$out/$1$3-$2"
+  if eval "$1 $common $3 -march=$2 tests/format/golden.cpp '$out/main-$1.o' $catch_libraries -pthread -o '$file'" \
+    >"$file.log" 2>&1 && "$file" '~[slow]' >>"$file.log" 2>&1; then
+    printf 'passed  %s\n' "$name"
+    rm -f "$file"
+  else
+    printf 'FAILED  %s\n%s\n' "$name" "$(tail -n 40 "$file.log")"
+    return 1
+  fi
+}
+export -f one
+
+for compiler in "${compilers[@]}"; do
+  eval "$compiler $common -O0 -c tests/support/main.cpp -o '$out/main-$compiler.o'"
+done
+for compiler in "${compilers[@]}"; do
+  for arch in "${archs[@]}"; do
+    for optimization in -O0 -O2 -O3; do
+      printf '%s %s %s\n' "$compiler" "$arch" "$optimization"
+    done
+  done
+done | xargs -P "$(nproc)" -L 1 bash -c 'one "$@"' one || {
+  echo "golden matrix: a configuration failed" >&2
+  exit 1
+}

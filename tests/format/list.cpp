@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Look-ups in the registry, by name and by GGUF tensor type number.
+#include "subbyte/format/list.hpp"
+
+#include <string>
+
+#include "support/catch.hpp"
+
+namespace {
+
+using namespace subbyte;
+
+/// The names of the formats that the look-up visits, with a space after each.
+template <class List = all_formats, class Key>
+std::string visited(Key key) {
+  std::string names;
+  const bool found = visit_format<List>(
+      key, [&](auto format) { names += std::string(decltype(format)::type::name) + ' '; });
+  CHECK(found == !names.empty());
+  return names;
+}
+
+constexpr int block_size_of(const char* name) {
+  int size = 0;
+  visit_format(name, [&](auto format) { size = decltype(format)::type::block_size; });
+  return size;
+}
+static_assert(block_size_of("iq4_xs") == 256 && block_size_of("Q4_0") == 32 &&
+              block_size_of("q4") == 0);
+
+}  // namespace
+
+TEST_CASE("visit_format finds every format by its name, whatever the case") {
+  for_each_type(all_formats{}, [](auto format) {
+    const std::string name = decltype(format)::type::name;
+    std::string upper = name;
+    for (char& c : upper) c = c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
+    CHECK(visited(name.c_str()) == name + ' ');
+    CHECK(visited(upper.c_str()) == name + ' ');
+  });
+}
+
+TEST_CASE("visit_format finds no format for a name that is not one") {
+  for (const char* name : {"", "q4_", "q4_00", "q4_0 ", "q4-0", "q4_K_M", "iq2_xxs", "Q"}) {
+    CHECK(visited(name) == "");
+  }
+  CHECK(visited(static_cast<const char*>(nullptr)) == "");
+}
+
+TEST_CASE("visit_format finds formats by GGUF type number, and partners not at all") {
+  const char* const expected[] = {"f32 ",  "f16 ",  "q4_0 ", "q4_1 ", "",      "",
+                                  "q5_0 ", "q5_1 ", "q8_0 ", "",      "q2_k ", "q3_k ",
+                                  "q4_k ", "q5_k ", "q6_k ", ""};
+  for (int number = 0; number < 16; ++number) CHECK(visited(number) == expected[number]);
+  CHECK(visited(20) == "iq4_nl ");
+  CHECK(visited(23U) == "iq4_xs ");
+  CHECK(visited(std::uint32_t{30}) == "bf16 ");
+  CHECK(visited(std::uint64_t{39}) == "mxfp4 ");
+  for (const int number : {16, 19, 21, 22, 24, 29, 31, 38, 40, 43, 1000}) {
+    CHECK(visited(number) == "");
+  }
+}
+
+TEST_CASE("visit_format does not wrap numbers outside 32 bits") {
+  CHECK(visited(-1) == "");
+  CHECK(visited(std::int64_t{-4294967294}) == "");
+  CHECK(visited((std::uint64_t{1} << 32) + 2) == "");
+}
+
+TEST_CASE("visit_format walks a caller's own list") {
+  using own = type_list<q4_0, q6_k>;
+  CHECK(visited<own>("q6_k") == "q6_k ");
+  CHECK(visited<own>("q5_k") == "");
+  CHECK(visited<own>(2) == "q4_0 ");
+  CHECK(visited<own>(8) == "");
+}

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+/// What every format does with zeros, denormals, constants, outliers, overflow, NaN and Inf, as its
+/// header states it.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "subbyte/format/list.hpp"
+#include "support/catch.hpp"
+#include "support/random.hpp"
+
+namespace {
+
+using namespace subbyte;
+
+template <class F>
+[[gnu::noinline]] F encoded(const std::vector<float>& w, bool weighted) {
+  const std::vector<float> ones(w.size(), 1.0F);
+  const float energy = mean_square<arch::native>(w.data(), F::block_size);
+  return encode<F, arch::native>(w.data(), weighted ? ones.data() : nullptr, energy);
+}
+
+template <class F>
+[[gnu::noinline]] std::vector<float> decoded(const F& block) {
+  std::vector<float> values(F::block_size);
+  decode(block, values.data());
+  return values;
+}
+
+template <class F>
+std::string bytes_of(const F& block) {
+  std::string bytes(sizeof(F), '\0');
+  std::memcpy(bytes.data(), &block, sizeof(F));
+  return bytes;
+}
+
+/// The bytes of an all-zero block.
+template <class F>
+std::string zero_block(bool weighted) {
+  std::string bytes(sizeof(F), '\0');
+  const std::string name = F::name;
+  if (name == "q4_0" && !weighted) bytes = std::string("\0\x80", 2) + std::string(16, '\x88');
+  if (name == "q5_0" && !weighted) {
+    bytes = std::string("\0\x80\xFF\xFF\xFF\xFF", 6) + std::string(16, '\0');
+  }
+  if (name == "iq4_nl") bytes = std::string(2, '\0') + std::string(16, '\x88');
+  if (name == "iq4_xs") {
+    bytes = std::string("\0\x80\xAA\xAA\0\0\0\0", 8) + std::string(128, '\x88');
+  }
+  return bytes;
+}
+
+/// Calls body(format, weighted) for every format, without and with importance.
+template <class Body>
+void for_each_encoder(Body&& body) {
+  for_each_type(all_formats{}, [&](auto format) {
+    for (const bool weighted : {false, true}) {
+      INFO(decltype(format)::type::name << ", weighted " << weighted);
+      body(format, weighted);
+    }
+  });
+}
+
+/// Formats with one fp16 scale whose codes come from the unrounded fp32 scale.
+template <class F>
+constexpr bool keeps_codes =
+    contains_v<type_list<q4_0, q4_1, q5_0, q5_1, q8_0, q8_1, iq4_nl, iq4_xs>, F>;
+
+}  // namespace
+
+TEST_CASE("an all-zero block has the reference's bytes and decodes to zeros") {
+  for_each_encoder([](auto format, bool weighted) {
+    using F = typename decltype(format)::type;
+    const F block = encoded<F>(std::vector<float>(F::block_size, 0.0F), weighted);
+    CHECK(bytes_of(block) == zero_block<F>(weighted));
+    for (const float v : decoded(block)) CHECK(v == 0);
+    for (const float v : decoded(encoded<F>(std::vector<float>(F::block_size, -0.0F), weighted))) {
+      CHECK(v == 0);
+    }
+  });
+}
+
+TEST_CASE("a constant block decodes to one value within an fp16 rounding of the constant") {
+  for_each_encoder([](auto format, bool weighted) {
+    using F = typename decltype(format)::type;
+    for (const float constant : {1.0F, -0.37F, 3.0F, -1234.5F, 0.001F}) {
+      // One fp16 scale times integers, or one fp16 minimum: 2^-11 relative. bfloat16 has 2^-8.
+      // mxfp4 has two steps between 4 and 6 and saturates up to 8: a quarter.
+      const double bound = std::is_same_v<F, mxfp4>  ? 0.25
+                           : std::is_same_v<F, bf16> ? 0x1p-8
+                                                     : 0x1p-11 + 0x1p-20;
+      const std::vector<float> values =
+          decoded(encoded<F>(std::vector<float>(F::block_size, constant), weighted));
+      INFO(constant << " became " << values[0]);
+      CHECK(std::fabs(values[0] - constant) <= bound * std::fabs(constant));
+      CHECK(std::count(values.begin(), values.end(), values[0]) == F::block_size);
+    }
+  });
+}
+
+TEST_CASE("a single outlier keeps its value and its neighbours stay near zero") {
+  for_each_encoder([](auto format, bool weighted) {
+    using F = typename decltype(format)::type;
+    if constexpr (grid_format<F>) {
+      for (const float outlier : {-5.0F, 5.0F}) {
+        std::vector<float> w(F::block_size, 0.0F);
+        w[F::block_size / 2 + 3] = outlier;
+        const std::vector<float> values = decoded(encoded<F>(w, weighted));
+        const double at_outlier = values[F::block_size / 2 + 3];
+        INFO(outlier << " became " << at_outlier);
+        // 5 is a midpoint of mxfp4's 4 and 6 and goes to 4. The others round a scale to fp16;
+        // q3_k and q6_k round it to the grid's end too, one of 4 or 32 steps.
+        const double bound = std::is_same_v<F, mxfp4> ? 0.2 : 0x1p-10;
+        CHECK(std::fabs(at_outlier - outlier) <= bound * 5);
+        // Zero is a code, up to the fp16 rounding of a minimum; iq4's nearest level is 1 of 113.
+        const bool no_zero = std::is_same_v<F, iq4_nl> || std::is_same_v<F, iq4_xs>;
+        for (int i = 0; i < F::block_size; ++i) {
+          if (i == F::block_size / 2 + 3) continue;
+          const double rest = std::fabs(values[static_cast<std::size_t>(i)]);
+          if (rest > 5 * (no_zero ? 1.01 / 113 : 0x1p-10)) FAIL("weight " << i << ": " << rest);
+        }
+      }
+    }
+  });
+}
+
+TEST_CASE("denormal weights decode to finite values of no more than 2^-126") {
+  for_each_encoder([](auto format, bool weighted) {
+    using F = typename decltype(format)::type;
+    std::mt19937_64 generator(6);
+    std::vector<float> w(F::block_size);
+    for (float& v : w) v = static_cast<float>(1e-39 * (2 * test::uniform(generator) - 1));
+    for (const float v : decoded(encoded<F>(w, weighted))) {
+      if (!(std::fabs(v) <= 0x1p-126F)) FAIL(v);
+    }
+  });
+}
+
+TEST_CASE("a scale above fp16's range is stored as Inf, below it as zero, and the codes stay") {
+  for_each_encoder([](auto format, bool weighted) {
+    using F = typename decltype(format)::type;
+    if constexpr (keeps_codes<F>) {
+      const std::vector<float> w = test::normal_vector(F::block_size, 1, 7);
+      std::vector<float> large = w;
+      std::vector<float> small = w;
+      for (float& v : large) v *= 0x1p30F;
+      for (float& v : small) v *= 0x1p-35F;
+      const auto u = F::split(encoded<F>(w, weighted));
+      const auto u_large = F::split(encoded<F>(large, weighted));
+      const auto u_small = F::split(encoded<F>(small, weighted));
+      CHECK(std::isinf(u_large.params.scale.to_float()));
+      CHECK(u_small.params.scale.to_float() == 0);
+      CHECK(u_large.codes == u.codes);
+      CHECK(u_small.codes == u.codes);
+      for (const float v : decoded(encoded<F>(large, weighted))) {
+        if (std::isfinite(v)) FAIL(v);
+      }
+      for (const float v : decoded(encoded<F>(small, weighted))) {
+        // A minimum may still be an fp16 number where the scale is not.
+        if (std::fabs(v) > 4 * 0x1p-35) FAIL(v);
+      }
+    }
+  });
+}
+
+TEST_CASE("weights that are not finite, or whose squares overflow, still make a block") {
+  for_each_encoder([](auto format, bool weighted) {
+    using F = typename decltype(format)::type;
+    if constexpr (grid_format<F>) {
+      for (const float strange : {std::nanf(""), HUGE_VALF, -HUGE_VALF, 3.4028235e38F, 1e30F}) {
+        for (const bool all : {false, true}) {
+          std::vector<float> w = test::normal_vector(F::block_size, 0.02, 8);
+          if (all) std::fill(w.begin(), w.end(), strange);
+          w[1] = strange;
+          const F block = encoded<F>(w, weighted);
+          CHECK(bytes_of(encoded<F>(w, weighted)) == bytes_of(block));
+          const auto u = F::split(block);
+          CHECK(bytes_of(F::join(u.params, u.codes)) == bytes_of(block));
+        }
+      }
+    }
+  });
+}
+
+TEST_CASE("q8_0 and q8_1 take a NaN weight as zero, mxfp4 too and Inf as its largest scale") {
+  std::vector<float> w(32, 1.0F);
+  w[5] = std::nanf("");
+  CHECK(decoded(encoded<q8_0>(w, false))[5] == 0);
+  CHECK(decoded(encoded<q8_1>(w, false))[5] == 0);
+  CHECK(decoded(encoded<mxfp4>(w, false))[5] == 0);
+  CHECK(decoded(encoded<mxfp4>(w, false))[6] == 1);
+  w[5] = -HUGE_VALF;
+  const mxfp4 block = encoded<mxfp4>(w, false);
+  CHECK(block.scale.bits == 254);
+  CHECK(decoded(block)[5] == -HUGE_VALF);
+  CHECK(decoded(block)[6] == 0);
+}
+
+TEST_CASE("weights whose squares overflow give iq4_nl a NaN scale and code 15") {
+  for (const bool weighted : {false, true}) {
+    const auto u = iq4_nl::split(encoded<iq4_nl>(std::vector<float>(32, 1e30F), weighted));
+    CHECK(u.params.scale.is_nan());
+    for (int i = 0; i < 32; ++i) CHECK(u.codes[i] == 15);
+  }
+}
+
+TEST_CASE("a NaN scale decodes to NaN everywhere, an Inf scale to nothing finite") {
+  for_each_type(all_formats{}, [](auto format) {
+    using F = typename decltype(format)::type;
+    if constexpr (keeps_codes<F>) {
+      auto u = F::split(encoded<F>(test::normal_vector(F::block_size, 1, 9), false));
+      for (const half scale : {half::nearest(std::nanf("")), half::nearest(HUGE_VALF)}) {
+        u.params.scale = scale;
+        INFO(F::name << ", scale bits " << scale.bits);
+        for (const float v : decoded(F::join(u.params, u.codes))) {
+          if (scale.is_nan() ? !std::isnan(v) : std::isfinite(v)) FAIL(v);
+        }
+      }
+    }
+  });
+}
+
+TEST_CASE("q4_1 and q5_1: a range that overflows and one whose inverse does have defined codes") {
+  std::vector<float> w(32, 3.4028235e38F);
+  for (std::size_t i = 0; i < w.size(); i += 2) w[i] = -w[i];
+  const auto u = q4_1::split(encoded<q4_1>(w, false));
+  CHECK(std::isinf(u.params.scale.to_float()));
+  CHECK(u.params.minimum.to_float() == -HUGE_VALF);
+  // (w - min) / Inf: 0 for the small ones, Inf * 0 for the large ones.
+  for (int i = 0; i < 32; ++i) CHECK(u.codes[i] == 0);
+
+  std::fill(w.begin(), w.end(), 0.0F);
+  w[3] = 1e-44F;
+  const auto tiny = q5_1::split(encoded<q5_1>(w, false));
+  CHECK(tiny.params.scale.bits == 0);
+  CHECK(tiny.codes[3] == 0);  // 1e-44 / 31 is zero in fp32
+  w[3] = 1e-40F;
+  CHECK(q5_1::split(encoded<q5_1>(w, false)).codes[3] == 31);  // 1e-40 * Inf saturates
+  CHECK(q5_1::split(encoded<q5_1>(w, false)).codes[4] == 0);   // 0 * Inf
+}

@@ -1,0 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "exercise.hpp"
+
+std::uint64_t exercise_wide() { return exercise("wide"); }

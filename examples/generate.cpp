@@ -57,9 +57,9 @@ void generate(const options& o) {
   const auto length = static_cast<subbyte::index_t>(prompt.size());
   const subbyte::index_t context = model.shape().context;
   if (length >= context) {
-    subbyte::throw_error(subbyte::errc::bad_argument, "prompt",
-                         std::to_string(length) + " tokens, the model's context holds " +
-                             std::to_string(context));
+    subbyte::throw_error(
+        subbyte::errc::bad_argument, "prompt",
+        std::to_string(length) + " tokens, the model's context holds " + std::to_string(context));
   }
   llama::session session(model, context, length, pool);
   std::mt19937_64 random(o.seed);

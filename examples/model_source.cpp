@@ -159,6 +159,7 @@ source_tensor from_hugging_face(const safetensors::tensor& stored, std::string n
   t.name = std::move(name);
   t.dims.assign(stored.shape().rbegin(), stored.shape().rend());
   t.type_name = stored.type_name();
+  for (char& c : t.type_name) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
   const bool rotated = checkpoint::rows_are_rotated(t.name);
   const bool matrix = t.dims.size() >= 2;
   switch (stored.type()) {
@@ -208,8 +209,8 @@ model_source open_gguf_model(const std::string& path) {
     t.type_name = known != nullptr ? known : "type " + std::to_string(stored.type());
     t.gguf_type = stored.type();
     t.bytes = stored.bytes();
-    t.lossy = stored.type() != subbyte::f32::gguf_type && stored.type() != subbyte::f16::gguf_type &&
-              stored.type() != subbyte::bf16::gguf_type;
+    t.lossy = stored.type() != subbyte::f32::gguf_type &&
+              stored.type() != subbyte::f16::gguf_type && stored.type() != subbyte::bf16::gguf_type;
     t.read = [file, stored](index_t first, index_t count, float* out) {
       stored.visit([&](auto w) {
         for (index_t r = 0; r < count; ++r) {
@@ -238,9 +239,8 @@ model_source open_gguf_model(const std::string& path) {
 }
 
 model_source open_hugging_face_model(const std::string& path) {
-  const std::string folder = is_folder(path)
-                                 ? path
-                                 : std::filesystem::path(path).parent_path().string();
+  const std::string folder =
+      is_folder(path) ? path : std::filesystem::path(path).parent_path().string();
   const std::string base = folder.empty() ? std::string() : folder + "/";
   const auto file = std::make_shared<const safetensors::file>(safetensors::open(path));
   const configuration config(base + "config.json");
@@ -302,11 +302,11 @@ model_source open_hugging_face_model(const std::string& path) {
     model.notes.push_back("no tokenizer.model beside the weights: the GGUF file has no tokenizer");
   }
   model.files.push_back(base + "config.json");
-  const std::string name = config.text_or(
-      "_name_or_path", std::filesystem::absolute(folder.empty() ? "." : folder)
-                           .lexically_normal()
-                           .filename()
-                           .string());
+  const std::string name =
+      config.text_or("_name_or_path", std::filesystem::absolute(folder.empty() ? "." : folder)
+                                          .lexically_normal()
+                                          .filename()
+                                          .string());
   model.write_metadata = [name, sizes, words](gguf::writer& out, std::uint32_t file_type) {
     write_llama_metadata(out, name, sizes, file_type, words);
   };

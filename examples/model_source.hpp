@@ -17,9 +17,9 @@ using subbyte::index_t;
 
 /// One tensor of the model.
 struct source_tensor {
-  std::string name;             // as GGUF calls it
-  std::vector<index_t> dims;    // dims[0] is the contiguous one
-  std::string type_name;        // how it is stored
+  std::string name;                        // as GGUF calls it
+  std::vector<index_t> dims;               // dims[0] is the contiguous one
+  std::string type_name;                   // how it is stored
   std::optional<std::uint32_t> gguf_type;  // if a GGUF file can take the stored bytes as they are
   std::span<const std::uint8_t> bytes;     // those
   bool lossy = false;                      // quantized already

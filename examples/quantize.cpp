@@ -71,10 +71,9 @@ const target_format& find_format(const std::string& name) {
 //         which is nearest to one format for all.
 std::uint32_t file_type(const target_format& format) {
   static const std::map<std::string, std::uint32_t> numbers = {
-      {"f32", 0},   {"f16", 1},   {"q4_0", 2},    {"q4_1", 3},    {"q8_0", 7},
-      {"q5_0", 8},  {"q5_1", 9},  {"q2_k", 10},   {"q3_k", 11},   {"q4_k", 14},
-      {"q5_k", 16}, {"q6_k", 18}, {"iq4_nl", 25}, {"iq4_xs", 30}, {"bf16", 32},
-      {"mxfp4", 38}};
+      {"f32", 0},     {"f16", 1},     {"q4_0", 2},  {"q4_1", 3},  {"q8_0", 7},  {"q5_0", 8},
+      {"q5_1", 9},    {"q2_k", 10},   {"q3_k", 11}, {"q4_k", 14}, {"q5_k", 16}, {"q6_k", 18},
+      {"iq4_nl", 25}, {"iq4_xs", 30}, {"bf16", 32}, {"mxfp4", 38}};
   const auto found = numbers.find(format.name);
   constexpr std::uint32_t guessed = 1024;  // llama.cpp's mark for "look at the tensors"
   return found == numbers.end() ? guessed : found->second;
@@ -92,14 +91,24 @@ bool is_quantizable(const source_tensor& t) {
 // The format for rows that the wanted one cannot divide into blocks.
 // Source  llama.cpp's llama-quantize.
 const target_format& fall_back(const target_format& wanted, const source_tensor& t) {
-  static const std::map<std::string, std::string> next = {
-      {"iq4_xs", "iq4_nl"}, {"q2_k", "q4_0"}, {"q3_k", "q4_0"},
-      {"q4_k", "q5_0"},     {"q5_k", "q5_1"}, {"q6_k", "q8_0"}};
+  static const std::map<std::string, std::string> next = {{"iq4_xs", "iq4_nl"}, {"q2_k", "q4_0"},
+                                                          {"q3_k", "q4_0"},     {"q4_k", "q5_0"},
+                                                          {"q5_k", "q5_1"},     {"q6_k", "q8_0"}};
   const target_format* format = &wanted;
   if (const auto found = next.find(wanted.name); !wanted.fits(t) && found != next.end()) {
     format = &find_format(found->second);
   }
   return format->fits(t) ? *format : find_format("f16");
+}
+
+// The matrix that makes the logits: errors there reach the output directly.
+const source_tensor* find_output(const model_source& model) {
+  const source_tensor* embedding = nullptr;
+  for (const source_tensor& t : model.tensors) {
+    if (t.name == "output.weight") return &t;
+    if (t.name == "token_embd.weight") embedding = &t;
+  }
+  return embedding;  // used for both
 }
 
 /// What becomes of one tensor: a null format means that its bytes are copied.
@@ -109,25 +118,27 @@ struct plan_entry {
   bool fell_back;
 
   [[nodiscard]] index_t bytes() const {
-    return format != nullptr ? format->bytes(*tensor)
-                             : static_cast<index_t>(tensor->bytes.size());
+    return format != nullptr ? format->bytes(*tensor) : static_cast<index_t>(tensor->bytes.size());
   }
   [[nodiscard]] std::string type_name() const {
     return format != nullptr ? format->name : tensor->type_name;
   }
 };
 
-std::vector<plan_entry> make_plan(const model_source& model, const target_format& wanted,
-                                  bool allow_requantize) {
+std::vector<plan_entry> make_plan(const model_source& model, const target_format& most,
+                                  const target_format& output, bool allow_requantize) {
   std::vector<plan_entry> plan;
+  const source_tensor* const output_tensor = find_output(model);
   for (const source_tensor& t : model.tensors) {
     const bool chosen = is_quantizable(t);
+    const target_format& wanted = &t == output_tensor ? output : most;
     const target_format& format = chosen ? fall_back(wanted, t) : find_format("f32");
     const bool same = t.gguf_type && (!chosen || *t.gguf_type == format.gguf_type);
     if (!same && t.lossy && !allow_requantize) {
       subbyte::throw_error(subbyte::errc::bad_argument, t.name,
-                           "is " + t.type_name + " already; quantizing it again loses more than "
-                           "quantizing the original (--allow-requantize does it)");
+                           "is " + t.type_name +
+                               " already; quantizing it again loses more than "
+                               "quantizing the original (--allow-requantize does it)");
     }
     plan.push_back({&t, same ? nullptr : &format, chosen && &format != &wanted});
   }
@@ -230,7 +241,7 @@ void write_model(const model_source& model, const std::vector<plan_entry>& plan,
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::string input, output, format_name = "q4_k";
+  std::string input, output, format_name = "q4_k", output_format_name;
   int threads = 0;
   bool dry_run = false, allow_requantize = false;
   CLI::App app(
@@ -241,6 +252,9 @@ int main(int argc, char** argv) {
   app.add_option("output", output, "GGUF file to write (not needed with --dry-run)");
   app.add_option("-f,--format", format_name, "any format of the registry that GGUF has an id for")
       ->capture_default_str();
+  app.add_option("--output-format", output_format_name,
+                 "format of the matrix that makes the logits: output.weight, or token_embd.weight "
+                 "where there is none (llama.cpp's recipes use q6_k); default: as --format");
   app.add_option("--threads", threads, "0: one per hardware thread")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
@@ -251,6 +265,8 @@ int main(int argc, char** argv) {
     if (output.empty() && !dry_run) {
       subbyte::throw_error(subbyte::errc::bad_argument, "output", "a file to write is required");
     }
+    const target_format& output_format =
+        output_format_name.empty() ? format : find_format(output_format_name);
     const model_source model = example::open_model(input);
     for (const std::string& file : model.files) {
       std::error_code ignored;  // a file that does not exist yet is no input
@@ -259,7 +275,7 @@ int main(int argc, char** argv) {
                              "is also the input; write to another file");
       }
     }
-    const std::vector<plan_entry> plan = make_plan(model, format, allow_requantize);
+    const std::vector<plan_entry> plan = make_plan(model, format, output_format, allow_requantize);
     if (dry_run) {
       print_tensor_table(plan);
     } else {

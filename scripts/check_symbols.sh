@@ -19,8 +19,8 @@ fi
 
 # stdin: nm output. The names of our weak functions without the flags in their name.
 offenders() {
-  awk '$(NF-1) == "W" && $NF ~ /7subbyte/ && $NF !~ /isa_[01]+/ &&
-       $NF !~ /^_ZT/ && $NF !~ /^_ZN?K?St/ && $NF !~ /^_ZN?K?7subbyte2v05error[CD]/ &&
+  awk 'NF == 3 && $2 == "W" && $NF ~ /7subbyte/ && $NF !~ /isa_[01]+/ &&
+       $NF !~ /^_ZT/ && $NF !~ /^_ZN?K?(S[tabsiod]|9__gnu_cxx)/ && $NF !~ /^_ZN?K?7subbyte2v05error[CD]/ &&
        $NF !~ /^_ZNK7subbyte2v05error/ { print $NF }' | sort -u | c++filt
 }
 

@@ -77,9 +77,9 @@ index_t read_size(const gguf::file& file, const std::string& key) {
   const auto value = file.get<index_t>(key);
   constexpr index_t limit = 1 << 24;
   if (value < 1 || value > limit) {
-    throw_error(errc::bad_metadata, file.name(),
-                key + " is " + std::to_string(value) + ", required is 1 to " +
-                    std::to_string(limit));
+    throw_error(
+        errc::bad_metadata, file.name(),
+        key + " is " + std::to_string(value) + ", required is 1 to " + std::to_string(limit));
   }
   return value;
 }
@@ -173,8 +173,7 @@ model::model(const std::string& path) : file_(gguf::open(path)) {
   const index_t width_kv = shape_.kv_heads * shape_.head_size;
   embedding_ = find(file_, "token_embd.weight", shape_.vocabulary, shape_.width);
   const bool tied = file_.find_tensor("output.weight") == nullptr;
-  output_ =
-      tied ? embedding_ : find(file_, "output.weight", shape_.vocabulary, shape_.width);
+  output_ = tied ? embedding_ : find(file_, "output.weight", shape_.vocabulary, shape_.width);
   output_norm_ = read_vector(file_, "output_norm.weight", shape_.width);
   if (file_.find_tensor("rope_freqs.weight") != nullptr) {
     rope_factors_ = read_vector(file_, "rope_freqs.weight", shape_.rotated / 2);
@@ -302,7 +301,8 @@ void session::normalize(rows in, const std::vector<float>& scale, rows out) cons
     const float* x = in[r].data();
     float* y = out[r].data();
     double sum = 0;
-    for (index_t i = 0; i < width; ++i) sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+    for (index_t i = 0; i < width; ++i)
+      sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
     const auto mean = static_cast<float>(sum / static_cast<double>(width));
     const float factor = 1.0F / std::sqrt(mean + weights_.shape().norm_epsilon);
     for (index_t i = 0; i < width; ++i) y[i] = x[i] * factor * scale[static_cast<std::size_t>(i)];
@@ -350,10 +350,9 @@ void session::attend(index_t layer, rows queries, rows out) const {
     const index_t r = i / s.heads;
     const index_t head = i % s.heads;
     const index_t kv_head = head / sharing;
-    attend_one(&queries(r, head * s.head_size),
-               &key_cache_(layer, kv_head, index_t{0}, index_t{0}), capacity_,
-               &value_cache_(layer, kv_head, index_t{0}, index_t{0}), length_ + r + 1, s.head_size,
-               &out(r, head * s.head_size));
+    attend_one(&queries(r, head * s.head_size), &key_cache_(layer, kv_head, index_t{0}, index_t{0}),
+               capacity_, &value_cache_(layer, kv_head, index_t{0}, index_t{0}), length_ + r + 1,
+               s.head_size, &out(r, head * s.head_size));
   });
 }
 

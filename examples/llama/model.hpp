@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/// A compact Llama: the weights of a GGUF file in whatever format they are stored, and a session that
-/// runs tokens through them with the library's own products.
+/// A compact Llama: the weights of a GGUF file in whatever format they are stored, and a session
+/// that runs tokens through them with the library's own products.
 #pragma once
 
 #include <span>

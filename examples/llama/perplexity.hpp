@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 /// How well models predict a token stream: perplexity, and the divergence from a base model.
 ///
-/// The rule: the stream's bos is dropped, the rest is cut into consecutive windows of equal length (a
-/// short tail is dropped), bos is put in front of each, and every token of a window is predicted from
-/// bos and the tokens before it.
+/// The rule: the stream's bos is dropped, the rest is cut into consecutive windows of equal length
+/// (a short tail is dropped), bos is put in front of each, and every token of a window is predicted
+/// from bos and the tokens before it.
 #pragma once
 
 #include <algorithm>
@@ -28,8 +28,9 @@ inline std::vector<token> read_token_file(const std::string& path) {
   const std::span<const std::uint8_t> bytes = file.bytes();
   if (bytes.size() % 2 != 0) {
     subbyte::throw_error(subbyte::errc::bad_metadata, path,
-                         std::to_string(bytes.size()) + " bytes; a stream of 16-bit tokens has an "
-                                                        "even number");
+                         std::to_string(bytes.size()) +
+                             " bytes; a stream of 16-bit tokens has an "
+                             "even number");
   }
   std::vector<token> tokens;
   tokens.reserve(bytes.size() / 2);
@@ -49,9 +50,9 @@ class windows {
     count_ = static_cast<index_t>(stream_.size()) / length;
     if (limit > 0) count_ = std::min(count_, limit);
     if (count_ == 0) {
-      subbyte::throw_error(subbyte::errc::bad_argument, "token stream",
-                           std::to_string(stream_.size()) + " tokens; one window takes " +
-                               std::to_string(length));
+      subbyte::throw_error(
+          subbyte::errc::bad_argument, "token stream",
+          std::to_string(stream_.size()) + " tokens; one window takes " + std::to_string(length));
     }
   }
 
@@ -85,7 +86,8 @@ struct stream_score {
 };
 
 /// Runs every model over the windows, one window at a time, so that memory holds the logits of one
-/// window per model whatever the length of the stream. The first model is also the base if `compare`.
+/// window per model whatever the length of the stream. The first model is also the base if
+/// `compare`.
 ///
 /// on_window(done, total) is called after each window of each model.
 template <class Progress>

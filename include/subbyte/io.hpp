@@ -5,4 +5,5 @@
 #include "subbyte/checkpoint/names.hpp"
 #include "subbyte/io/gguf.hpp"
 #include "subbyte/io/gguf_writer.hpp"
+#include "subbyte/io/safetensors.hpp"
 #include "subbyte/subbyte.hpp"

@@ -2,7 +2,6 @@
 #include "subbyte/exec/executor.hpp"
 
 #include <type_traits>
-#include <utility>
 #include <vector>
 
 #include "support/catch.hpp"

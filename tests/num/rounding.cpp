@@ -51,19 +51,14 @@ void around_integers(int first, int last, int step, Body body) {
   }
 }
 
-int required_trunc(float x) {
-  if (std::isnan(x)) return 0;
-  const double limited =
-      std::fmin(std::fmax(std::trunc(static_cast<double>(x)), -2147483648.0), 2147483647.0);
-  return static_cast<int>(limited);
+int limited_to_int(double whole) {
+  if (!(whole > -2147483648.0)) return std::isnan(whole) ? 0 : std::numeric_limits<int>::min();
+  return whole < 2147483647.0 ? static_cast<int>(whole) : std::numeric_limits<int>::max();
 }
 
-int required_round(float x) {
-  if (std::isnan(x)) return 0;
-  const double limited =
-      std::fmin(std::fmax(std::round(static_cast<double>(x)), -2147483648.0), 2147483647.0);
-  return static_cast<int>(limited);
-}
+int required_trunc(float x) { return limited_to_int(std::trunc(static_cast<double>(x))); }
+
+int required_round(float x) { return limited_to_int(std::round(static_cast<double>(x))); }
 
 }  // namespace
 

@@ -86,7 +86,13 @@ void exercise_format(fnv1a& hash, subbyte::executor_ref ex) {
 std::uint64_t exercise(const char* unit) {
   fnv1a hash;
   subbyte::thread_pool pool(2);
-  subbyte::for_each_type(subbyte::all_formats{}, [&](auto tag) {
+#if defined(__OPTIMIZE__)
+  // Optimizing removes weak functions and adds none: enough formats to run every driver.
+  using formats = subbyte::type_list<subbyte::f16, subbyte::q4_0, subbyte::q4_k>;
+#else
+  using formats = subbyte::all_formats;
+#endif
+  subbyte::for_each_type(formats{}, [&](auto tag) {
     using F = typename decltype(tag)::type;
     exercise_format<F, subbyte::arch::native>(hash, pool);
     exercise_format<F, subbyte::arch::scalar>(hash, subbyte::serial);

@@ -26,9 +26,9 @@ struct bf16 {
     *out = block.weight.to_float();
   }
 
-  /// Nearest, ties to even; overflow gives Inf (not saturated). A NaN keeps its sign and the upper
-  /// bits of its payload and is made quiet, as in ggml. Importance and the row's mean square are
-  /// not used.
+  /// Nearest, ties to even; overflow gives Inf (not saturated). A NaN keeps its sign and the
+  /// upper bits of its payload and is made quiet, as in ggml. Importance and the row's mean
+  /// square are not used.
   template <class Arch = arch::native>
   [[nodiscard]] SUBBYTE_INLINE static constexpr bf16 encode_ref(const float* w, const float*,
                                                                 float) noexcept {

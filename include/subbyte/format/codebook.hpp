@@ -28,7 +28,7 @@ concept codebook = requires(int code, float x) {
 
 /// The 16 non-uniform levels of the IQ4 formats, ascending, dense around zero.
 ///
-/// Source  ggml src/ggml-common.h, kvalues_iq4nl.
+/// Source   ggml src/ggml-common.h, kvalues_iq4nl.
 struct iq4 {
   static constexpr const char* name = "iq4";
   static constexpr int bits = 4;
@@ -60,7 +60,7 @@ static_assert(codebook<iq4>);
 /// The values of OCP FP4 E2M1: 0, 0.5, 1, 1.5, 2, 3, 4, 6 and, from code 8, their negatives (8 is
 /// -0).
 ///
-/// Source  OCP Microscaling Formats 1.0 section 5.3.3.
+/// Source   OCP Microscaling Formats 1.0 section 5.3.3.
 struct fp4_e2m1 {
   static constexpr const char* name = "fp4_e2m1";
   static constexpr int bits = 4;

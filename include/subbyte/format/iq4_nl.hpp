@@ -12,14 +12,14 @@
 namespace subbyte {
 inline namespace SUBBYTE_ABI {
 
-/// x[i] ~ scale * iq4::value(code): the least weighted squared error among 16 scales, each refitted
-/// to its codes. The first puts the weight of largest magnitude at +127, the others at -127 and
-/// steps of 1 around it. 32 weights.
+/// x[i] ~ scale * iq4::value(code): the least weighted squared error among 16 scales, each
+/// refitted to its codes. The first puts the weight of largest magnitude at +127, the others at
+/// -127 and steps of 1 around it. 32 weights.
 ///
-/// Numerics  sums run in element order in fp32, no product is fused with an addition: the same bits
-///           on every compiler, flag and CPU.
-/// Returns   the scale, of either sign; 0 for a group below 1e-15.
-/// Source    ggml src/ggml-quants.c, quantize_row_iq4_nl_impl with ntry = 7 (what it computes).
+/// Numerics sums run in element order in fp32, no product is fused with an addition: the same
+/// bits on every compiler, flag and CPU.
+/// Returns  the scale, of either sign; 0 for a group below 1e-15.
+/// Source   ggml src/ggml-quants.c, quantize_row_iq4_nl_impl with ntry = 7 (what it computes).
 template <class Arch>
 [[nodiscard]] float search_iq4(const float* x, const float* weight) noexcept {
   const float extreme = signed_extreme<Arch>(x, 32);
@@ -47,8 +47,8 @@ template <class Arch>
   return scale;
 }
 
-/// The error weights of the IQ4 encoders for `n` weights: x^2, or with importance
-/// importance * sqrt(twice_mean_square + x^2).
+/// The error weights of the IQ4 encoders for `n` weights: x^2, or with importance importance *
+/// sqrt(twice_mean_square + x^2).
 template <class Arch>
 SUBBYTE_INLINE void iq4_weights(int n, const float* x, const float* importance,
                                 float twice_mean_square, float* out) noexcept {
@@ -59,14 +59,13 @@ SUBBYTE_INLINE void iq4_weights(int n, const float* x, const float* importance,
   }
 }
 
-/// IQ4_NL: 32 weights, one fp16 scale, 4-bit indices into a non-uniform table; 4.5 bits per weight.
+/// IQ4_NL: 32 weights, one fp16 scale, 4-bit indices into a non-uniform table; 4.5 bits per
+/// weight.
 ///
 /// Layout   scale:f16 | codes:u8[16]; weight j is the low nibble of codes[j], weight j + 16 the
-/// high
-///          nibble.
+///          high nibble.
 /// Value    scale * iq4::value(code), exact in fp32. Not symmetric: there is no level 0, and the
-/// ends
-///          are -127 and 113.
+///          ends are -127 and 113.
 /// Partner  q8_0
 /// Source   GGUF tensor type 20; ggml `block_iq4_nl` (d = scale, qs = codes).
 struct iq4_nl {
@@ -126,9 +125,10 @@ struct iq4_nl {
   /// Byte-identical to ggml's file quantizer (not to its runtime quantizer, which searches less):
   /// a weighted scale search, then codes from the unrounded scale.
   ///
-  /// Numerics  an all-zero block has scale 0 and every code 8. A scale below fp16's range is stored
-  ///           as 0, above it as Inf, and the codes stay. Weights whose squares overflow make the
-  ///           scale NaN and every code 15.
+  /// Numerics an all-zero block has scale 0 and every code 8. A scale below fp16's range is
+  /// stored as 0, above it as Inf, with the codes that the search found; its sums overflow from
+  /// weights of about 10^5 on, and a better scale may then be missed. Weights whose squares
+  /// overflow make the scale NaN and every code 15.
   template <class Arch = arch::native>
   [[nodiscard]] SUBBYTE_INLINE static iq4_nl encode_ref(const float* w, const float* importance,
                                                         float) noexcept {

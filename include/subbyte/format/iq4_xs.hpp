@@ -17,10 +17,9 @@ inline namespace SUBBYTE_ABI {
 /// non-uniform table; 4.25 bits per weight.
 ///
 /// Layout   scale:f16 | scales_high:u16 | scales_low:u8[4] | codes:u8[128]; the low four bits of
-/// group
-///          scale g are nibble g % 2 (low first) of scales_low[g / 2], its high two bits are bits
-///          2g and 2g + 1 of scales_high. In group g weight j is the low nibble of codes[16 g + j],
-///          weight j + 16 the high nibble.
+///          group scale g are nibble g % 2 (low first) of scales_low[g / 2], its high two bits
+///          are bits 2g and 2g + 1 of scales_high. In group g weight j is the low nibble of
+///          codes[16 g + j], weight j + 16 the high nibble.
 /// Value    scale * (group scale - 32) * iq4::value(code), exact in fp32 in any order.
 /// Partner  q8_k
 /// Source   GGUF tensor type 23; ggml `block_iq4_xs` (d = scale, scales_h, scales_l, qs = codes).
@@ -99,12 +98,13 @@ struct iq4_xs {
     return search<Arch>(w, importance).stored;
   }
 
-  /// Byte-identical to ggml's file quantizer: a weighted scale search per group, group scales from
-  /// the largest, then codes from the product of the unrounded scale and the group scale.
+  /// Byte-identical to ggml's file quantizer: a weighted scale search per group, group scales
+  /// from the largest, then codes from the product of the unrounded scale and the group scale.
   ///
-  /// Numerics  an all-zero block has scale -0, group scales 32 and every code 8. Scales outside
-  ///           fp16's range are stored as 0 or Inf and the codes stay. Weights whose squares
-  ///           overflow make a group's scale NaN; it plays no part in the block's scale.
+  /// Numerics an all-zero block has scale -0, group scales 32 and every code 8. Scales outside
+  /// fp16's range are stored as 0 or Inf, with the codes that the search found (its sums overflow
+  /// as in iq4_nl). Weights whose squares overflow make a group's scale NaN, which plays no part
+  /// in the block's scale.
   template <class Arch = arch::native>
   [[nodiscard]] SUBBYTE_INLINE static iq4_xs encode_ref(const float* w, const float* importance,
                                                         float) noexcept {

@@ -60,11 +60,11 @@ SUBBYTE_INLINE constexpr bool visit_format(const char* name, Body&& body) {
   });
 }
 
-/// Calls body(std::type_identity<F>{}) for the format F of List with this GGUF tensor type number.
+/// Calls body(std::type_identity<F>{}) for the format F of List with this GGUF tensor type
+/// number.
 ///
 /// Returns  whether there is one; body is called at most once, and instantiated only for formats
-/// that
-///          have a gguf_type.
+///          that have a gguf_type.
 template <class List = all_formats, std::integral Number, class Body>
 SUBBYTE_INLINE constexpr bool visit_format(Number gguf_type, Body&& body) {
   return any_type(List{}, [&](auto format) {

@@ -15,17 +15,14 @@ inline namespace SUBBYTE_ABI {
 /// MXFP4: 32 weights, one power-of-two scale, FP4 E2M1 codes; 4.25 bits per weight.
 ///
 /// Layout   scale:e8m0 | codes:u8[16]; weight j is the low nibble of codes[j], weight j + 16 the
-/// high
-///          nibble. Checkpoints outside GGUF pack neighbours instead.
-/// Value    scale * fp4_e2m1::value(code), exact in fp32; subnormal at the two smallest scales, so
-/// no
-///          flush-to-zero mode. Code 8 is +0 here, as in ggml, not the -0 of E2M1. At scales 2^126
-///          and 2^127 the codes for 4 and 6 (and 2, 3) overflow to Inf. Scale 0xFF makes every
-///          value NaN, as OCP says; ggml reads it as 2^128.
+///          high nibble. Checkpoints outside GGUF pack neighbours instead.
+/// Value    scale * fp4_e2m1::value(code), exact in fp32; subnormal at the two smallest scales,
+///          so no flush-to-zero mode. Code 8 is +0 here, as in ggml, not the -0 of E2M1. At
+///          scales 2^126 and 2^127 the codes for 4 and 6 (and 2, 3) overflow to Inf. Scale 0xFF
+///          makes every value NaN, as OCP says; ggml reads it as 2^128.
 /// Partner  q8_0
 /// Source   GGUF tensor type 39; ggml `block_mxfp4` (e = scale, qs = codes); OCP Microscaling
-/// Formats
-///          1.0 section 5.
+///          Formats 1.0 section 5.
 struct mxfp4 {
   static constexpr const char* name = "mxfp4";
   static constexpr int block_size = 32;
@@ -76,18 +73,17 @@ struct mxfp4 {
     return b;
   }
 
-  /// The scale for a block whose largest magnitude is `largest`: 2^(floor(log2(largest)) - 2), with
-  /// log2 rounded to fp32 first, because the reference encoder calls log2f.
+  /// The scale for a block whose largest magnitude is `largest`: 2^(floor(log2(largest)) - 2),
+  /// with log2 rounded to fp32 first, because the reference encoder calls log2f.
   ///
   /// That rounding lifts the topmost floats below a power of two into the next binade: floats
-  /// 2^(E+1) (1 - n 2^-24) whose logarithm, E + 1 - n 2^-24 / ln 2, is nearer to E + 1 than to the
-  /// float below it. With m = max(E, -1 - E) and b = floor(log2(m)), floats just below E + 1 are
-  /// 2^(b-23) apart, so the condition is n <= ln 2 * 2^b: 44 for b = 6, and half of it, rounded
-  /// down, for every smaller b.
+  /// 2^(E+1) (1 - n 2^-24) whose logarithm, E + 1 - n 2^-24 / ln 2, is nearer to E + 1 than to
+  /// the float below it. With m = max(E, -1 - E) and b = floor(log2(m)), floats just below E + 1
+  /// are 2^(b-23) apart, so the condition is n <= ln 2 * 2^b: 44 for b = 6, and half of it,
+  /// rounded down, for every smaller b.
   ///
-  /// Requires  largest >= 0. Zero and everything below 2^-125 give the smallest scale, 2^-127
-  /// (exponents
-  ///           that ggml leaves undefined); Inf and NaN give 2^127.
+  /// Requires largest >= 0. Zero and everything below 2^-125 give the smallest scale, 2^-127
+  /// (exponents that ggml leaves undefined); Inf and NaN give 2^127.
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr e8m0 scale_for(float largest) noexcept {
     const std::uint32_t magnitude_bits = bit_cast<std::uint32_t>(largest) & 0x7FFFFFFFU;
     if (magnitude_bits >= 0x7F800000U) return e8m0::from_bits(254);
@@ -110,7 +106,7 @@ struct mxfp4 {
   /// Byte-identical to ggml's file quantizer: scale_for the largest magnitude, then round(); what
   /// lies above 6 * scale saturates. Importance is not used.
   ///
-  /// Numerics  an all-zero block is all zero bytes.
+  /// Numerics an all-zero block is all zero bytes.
   template <class Arch = arch::native>
   [[nodiscard]] SUBBYTE_INLINE static mxfp4 encode_ref(const float* w, const float* importance,
                                                        float) noexcept {

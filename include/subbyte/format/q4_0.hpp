@@ -13,8 +13,8 @@ inline namespace SUBBYTE_ABI {
 
 /// Q4_0: 32 weights, one fp16 scale, 4-bit codes with bias 8; 4.5 bits per weight.
 ///
-/// Layout   scale:f16 | codes:u8[16]; weight j is the low nibble of codes[j], weight j + 16 the high
-///          nibble.
+/// Layout   scale:f16 | codes:u8[16]; weight j is the low nibble of codes[j], weight j + 16 the
+///          high nibble.
 /// Value    scale * (code - 8), exact in fp32.
 /// Partner  q8_0
 /// Source   GGUF tensor type 2; ggml `block_q4_0` (d = scale, qs = codes).
@@ -43,7 +43,7 @@ struct q4_0 {
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int round(float weight, int i,
                                                              const params& p) noexcept {
     const float d = p.scale.to_float();
-    const int guess = d != 0 ? clamp(trunc_to_int(weight / d + 8.5F), 0, 15) : 8;
+    const int guess = d != 0 ? clamp(trunc_to_int(weight / d + 8.5F), 0, 15) : 0;
     return nearest_beside<q4_0>(guess, weight, i, p, 15);
   }
 
@@ -67,13 +67,17 @@ struct q4_0 {
 
   /// The reference encoder's scale.
   template <class Arch = arch::native>
-  [[nodiscard]] SUBBYTE_INLINE static params fit(const float* w,
-                                                 const float* importance) noexcept {
+  [[nodiscard]] SUBBYTE_INLINE static params fit(const float* w, const float* importance) noexcept {
     return {encode_ref<Arch>(w, importance, mean_square<Arch>(w, block_size)).scale};
   }
 
-  /// Byte-identical to ggml's file quantizer. Without importance the weight of largest magnitude gets
-  /// code 0; codes come from the unrounded scale. With importance: a weighted scale search.
+  /// Byte-identical to ggml's file quantizer. Without importance the weight of largest magnitude
+  /// gets code 0; codes come from the unrounded scale. With importance: a weighted scale search.
+  ///
+  /// Numerics an all-zero block has scale -0 and every code 8 without importance, all zero bytes
+  /// with it. Scales outside fp16's range are stored as 0 or Inf and the codes stay. Weights so
+  /// small that 1 / scale overflows (undefined in ggml) get the first or last code, or 0 for a
+  /// zero weight, under a scale of 0.
   template <class Arch = arch::native>
   [[nodiscard]] SUBBYTE_INLINE static q4_0 encode_ref(const float* w, const float* importance,
                                                       float row_mean_square) noexcept {

@@ -15,8 +15,8 @@ inline namespace SUBBYTE_ABI {
 
 /// Q4_1: 32 weights, fp16 scale and minimum, 4-bit codes; 5 bits per weight.
 ///
-/// Layout   scale:f16 | minimum:f16 | codes:u8[16]; weight j is the low nibble of codes[j], weight
-///          j + 16 the high nibble.
+/// Layout   scale:f16 | minimum:f16 | codes:u8[16]; weight j is the low nibble of codes[j],
+///          weight j + 16 the high nibble.
 /// Value    scale * code + minimum: the product is exact in fp32, the sum rounds once.
 /// Partner  q8_1
 /// Source   GGUF tensor type 3; ggml `block_q4_1` (d = scale, m = minimum, qs = codes).
@@ -78,14 +78,14 @@ struct q4_1 {
   }
 
   /// Byte-identical to ggml's file quantizer. Without importance the range [min, max] is cut into
-  /// 15 steps and codes come from the unrounded scale. With importance: a weighted search for scale
-  /// and minimum, in which the minimum is at most 0.
+  /// 15 steps and codes come from the unrounded scale. With importance: a weighted search for
+  /// scale and minimum, in which the minimum is at most 0.
   ///
-  /// Numerics  an all-zero block is all zero bytes; a constant one has scale 0 and the constant as
-  ///           minimum (with importance only a negative constant, a positive one has minimum 0 and
-  ///           codes 15). Scales outside fp16's range are stored as 0 or Inf and the codes stay.
-  ///           Codes that ggml leaves undefined (a range whose 1 / scale overflows, or that itself
-  ///           does) saturate, and 0 * Inf gives code 0.
+  /// Numerics an all-zero block is all zero bytes; a constant one has scale 0 and the constant as
+  /// minimum (with importance only a negative constant, a positive one has minimum 0 and codes
+  /// 15). Scales outside fp16's range are stored as 0 or Inf and the codes stay. Codes that ggml
+  /// leaves undefined (a range whose 1 / scale overflows, or that itself does) saturate, and 0 *
+  /// Inf gives code 0.
   template <class Arch = arch::native>
   [[nodiscard]] SUBBYTE_INLINE static q4_1 encode_ref(const float* w, const float* importance,
                                                       float row_mean_square) noexcept {

@@ -73,25 +73,21 @@ struct q4_k {
     return b;
   }
 
-  /// The same values as value(), group by group so that compilers vectorise it.
+  /// The same values as value(), in loops that compilers vectorise.
   SUBBYTE_HD_INLINE static constexpr void decode(const q4_k& b, float* __restrict out) noexcept {
     params p{b.scale, b.minimum, {}, {}};
     unpack_6bit_pairs(b.scales_packed, p.scales, p.minimums);
     const float scale = p.scale.to_float();
     const float minimum = p.minimum.to_float();
     for (int q = 0; q < 4; ++q) {
-      const std::uint8_t* bytes = b.codes_packed + 32 * q;
       const float low_step = scale * static_cast<float>(p.scales[2 * q]);
       const float low_offset = minimum * static_cast<float>(p.minimums[2 * q]);
       const float high_step = scale * static_cast<float>(p.scales[2 * q + 1]);
       const float high_offset = minimum * static_cast<float>(p.minimums[2 * q + 1]);
-      float* low = out + 64 * q;
       for (int l = 0; l < 32; ++l) {
-        low[l] = low_step * static_cast<float>(bytes[l] & 15) - low_offset;
-      }
-      float* high = low + 32;
-      for (int l = 0; l < 32; ++l) {
-        high[l] = high_step * static_cast<float>(bytes[l] >> 4) - high_offset;
+        const int byte = b.codes_packed[32 * q + l];
+        out[64 * q + l] = low_step * static_cast<float>(byte & 15) - low_offset;
+        out[64 * q + 32 + l] = high_step * static_cast<float>(byte >> 4) - high_offset;
       }
     }
   }

@@ -13,10 +13,9 @@ inline namespace SUBBYTE_ABI {
 
 /// Q5_0: 32 weights, one fp16 scale, 5-bit codes with bias 16; 5.5 bits per weight.
 ///
-/// Layout   scale:f16 | codes_high:u8[4] | codes_low:u8[16]; the low four bits of weight j are the
-/// low
-///          nibble of codes_low[j], those of weight j + 16 the high nibble; the fifth bit of weight
-///          j is bit j % 8 of codes_high[j / 8].
+/// Layout   scale:f16 | codes_high:u8[4] | codes_low:u8[16]; the low four bits of weight j are
+///          the low nibble of codes_low[j], those of weight j + 16 the high nibble; the fifth bit
+///          of weight j is bit j % 8 of codes_high[j / 8].
 /// Value    scale * (code - 16), exact in fp32.
 /// Partner  q8_0
 /// Source   GGUF tensor type 6; ggml `block_q5_0` (d = scale, qh = codes_high, qs = codes_low).
@@ -83,6 +82,11 @@ struct q5_0 {
 
   /// Byte-identical to ggml's file quantizer. Without importance the weight of largest magnitude
   /// gets code 0; codes come from the unrounded scale. With importance: a weighted scale search.
+  ///
+  /// Numerics an all-zero block has scale -0 and every code 16 without importance, all zero bytes
+  /// with it. Scales outside fp16's range are stored as 0 or Inf and the codes stay. Weights so
+  /// small that 1 / scale overflows (undefined in ggml) get the first or last code, or 0 for a
+  /// zero weight, under a scale of 0.
   template <class Arch = arch::native>
   [[nodiscard]] SUBBYTE_INLINE static q5_0 encode_ref(const float* w, const float* importance,
                                                       float row_mean_square) noexcept {

@@ -16,13 +16,12 @@ inline namespace SUBBYTE_ABI {
 /// Q5_1: 32 weights, fp16 scale and minimum, 5-bit codes; 6 bits per weight.
 ///
 /// Layout   scale:f16 | minimum:f16 | codes_high:u8[4] | codes_low:u8[16]; the low four bits of
-/// weight j
-///          are the low nibble of codes_low[j], those of weight j + 16 the high nibble; the fifth
-///          bit of weight j is bit j % 8 of codes_high[j / 8].
+///          weight j are the low nibble of codes_low[j], those of weight j + 16 the high nibble;
+///          the fifth bit of weight j is bit j % 8 of codes_high[j / 8].
 /// Value    scale * code + minimum: the product is exact in fp32, the sum rounds once.
 /// Partner  q8_1
 /// Source   GGUF tensor type 7; ggml `block_q5_1` (d = scale, m = minimum, qh = codes_high, qs =
-/// codes_low).
+///          codes_low).
 struct q5_1 {
   static constexpr const char* name = "q5_1";
   static constexpr int block_size = 32;
@@ -89,14 +88,14 @@ struct q5_1 {
   }
 
   /// Byte-identical to ggml's file quantizer. Without importance the range [min, max] is cut into
-  /// 31 steps and codes come from the unrounded scale. With importance: a weighted search for scale
-  /// and minimum, in which the minimum is at most 0.
+  /// 31 steps and codes come from the unrounded scale. With importance: a weighted search for
+  /// scale and minimum, in which the minimum is at most 0.
   ///
-  /// Numerics  an all-zero block is all zero bytes; a constant one has scale 0 and the constant as
-  ///           minimum (with importance only a negative constant, a positive one has minimum 0 and
-  ///           codes 31). Scales outside fp16's range are stored as 0 or Inf and the codes stay.
-  ///           Codes that ggml leaves undefined (a range whose 1 / scale overflows, or that itself
-  ///           does) saturate, and 0 * Inf gives code 0.
+  /// Numerics an all-zero block is all zero bytes; a constant one has scale 0 and the constant as
+  /// minimum (with importance only a negative constant, a positive one has minimum 0 and codes
+  /// 31). Scales outside fp16's range are stored as 0 or Inf and the codes stay. Codes that ggml
+  /// leaves undefined (a range whose 1 / scale overflows, or that itself does) saturate, and 0 *
+  /// Inf gives code 0.
   template <class Arch = arch::native>
   [[nodiscard]] SUBBYTE_INLINE static q5_1 encode_ref(const float* w, const float* importance,
                                                       float row_mean_square) noexcept {

@@ -81,27 +81,16 @@ struct q5_k {
     return b;
   }
 
-  /// The same values as value(), group by group so that compilers vectorise it.
+  /// The same values as value(), in loops that compilers vectorise.
   SUBBYTE_HD_INLINE static constexpr void decode(const q5_k& b, float* __restrict out) noexcept {
-    params p{b.scale, b.minimum, {}, {}};
-    unpack_6bit_pairs(b.scales_packed, p.scales, p.minimums);
-    const float scale = p.scale.to_float();
-    const float minimum = p.minimum.to_float();
-    for (int q = 0; q < 4; ++q) {
-      const std::uint8_t* bytes = b.codes_low + 32 * q;
-      const float low_step = scale * static_cast<float>(p.scales[2 * q]);
-      const float low_offset = minimum * static_cast<float>(p.minimums[2 * q]);
-      const float high_step = scale * static_cast<float>(p.scales[2 * q + 1]);
-      const float high_offset = minimum * static_cast<float>(p.minimums[2 * q + 1]);
-      float* low = out + 64 * q;
-      for (int l = 0; l < 32; ++l) {
-        const int code = (bytes[l] & 15) | (b.codes_high[l] >> (2 * q) & 1) << 4;
-        low[l] = low_step * static_cast<float>(code) - low_offset;
-      }
-      float* high = low + 32;
-      for (int l = 0; l < 32; ++l) {
-        const int code = bytes[l] >> 4 | (b.codes_high[l] >> (2 * q) & 2) << 3;
-        high[l] = high_step * static_cast<float>(code) - high_offset;
+    const unpacked<q5_k> u = split(b);
+    const float scale = b.scale.to_float();
+    const float minimum = b.minimum.to_float();
+    for (int g = 0; g < 8; ++g) {
+      const float group_step = scale * static_cast<float>(u.params.scales[g]);
+      const float group_offset = minimum * static_cast<float>(u.params.minimums[g]);
+      for (int i = 32 * g; i < 32 * g + 32; ++i) {
+        out[i] = group_step * static_cast<float>(u.codes[i]) - group_offset;
       }
     }
   }

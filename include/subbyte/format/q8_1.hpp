@@ -20,8 +20,7 @@ inline namespace SUBBYTE_ABI {
 ///
 /// Layout   scale:f16 | sum:f16 | signed_codes:i8[32]; signed_codes[j] = code j - 128.
 /// Value    scale * (code - 128), exact in fp32. The sum plays no part: join() stores the one in
-/// params,
-///          and whoever changes codes owns the update.
+///          params, and whoever changes codes owns the update.
 /// Partner  none: it is the partner of q4_1 and q5_1.
 /// Source   ggml `block_q8_1` (d = scale, s = sum, qs = signed_codes).
 struct q8_1 {
@@ -71,10 +70,10 @@ struct q8_1 {
     return {b.scale, b.sum};
   }
 
-  /// Byte-identical to ggml's reference quantizer: q8_0's codes, and sum = fp16(sum of signed codes
-  /// * the unrounded scale). Importance is not used.
+  /// Byte-identical to ggml's reference quantizer: q8_0's codes, and sum = fp16(sum of signed
+  /// codes * the unrounded scale). Importance is not used.
   ///
-  /// Numerics  special values as in q8_0; the sum overflows to Inf (or Inf * 0 = NaN) like the
+  /// Numerics special values as in q8_0; the sum overflows to Inf (or Inf * 0 = NaN) like the
   /// scale.
   template <class Arch = arch::native>
   [[nodiscard]] SUBBYTE_INLINE static q8_1 encode_ref(const float* w, const float*,

@@ -16,7 +16,8 @@ inline namespace SUBBYTE_ABI {
 ///          signed_codes[16 g .. 16 g + 15], which join() computes.
 /// Value    scale * (code - 128), code = signed code + 128; rounded once.
 /// Zero row all bytes 0.
-/// Source   ggml `block_q8_K` (d = scale, qs = signed_codes, bsums = sums). Its ggml type number is 15,
+/// Source   ggml `block_q8_K` (d = scale, qs = signed_codes, bsums = sums). Its ggml type number is
+/// 15,
 ///          but no GGUF file stores weights in it, so it has no gguf_type.
 struct q8_k {
   static constexpr const char* name = "q8_k";

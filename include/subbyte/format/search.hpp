@@ -119,7 +119,9 @@ template <class Arch>
 }
 
 /// x[i] ~ scale * (codes[i] - last), codes in [0, 2 * last), with error weights x[i]^2: one start
-/// scale, then up to five sweeps that move one code at a time where that lowers the error.
+/// scale, then up to five sweeps that move one code at a time where that lowers the error. Like the
+/// reference it sweeps only where sum(w * x * level) is positive, which is where the element of
+/// largest magnitude is negative.
 ///
 /// Requires  n <= max_search_group.
 /// Returns   the scale, of either sign. A zero group gives 0 and leaves every code 0, not `last`.

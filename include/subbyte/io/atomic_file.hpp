@@ -128,7 +128,8 @@ class basic_atomic_file {
     if (!S_ISREG(status.st_mode)) {
       throw_error(errc::io, path_, "not a regular file: it cannot be replaced");
     }
-    if (::access(target_.c_str(), W_OK) != 0) throw_errno<Arch>(path_, "replace", errno);
+    if (::faccessat(AT_FDCWD, target_.c_str(), W_OK, AT_EACCESS) != 0)
+      throw_errno<Arch>(path_, "replace", errno);
     mode = status.st_mode;
     return true;
   }

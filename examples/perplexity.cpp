@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Measures models on a text: perplexity, divergence from a base model, weight error, speed.
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "command_line.hpp"
+#include "llama/perplexity.hpp"
+#include "subbyte/exec/thread_pool.hpp"
+#include "subbyte/metrics/cost.hpp"
+#include "subbyte/metrics/error.hpp"
+
+namespace {
+
+using subbyte::index_t;
+namespace gguf = subbyte::gguf;
+
+struct options {
+  std::vector<std::string> models;
+  std::string base, text, tokens, json;
+  index_t window = 0, limit = 0;
+  double speed_seconds = 0.5;
+  int threads = 0;
+};
+
+/// What is known of one model: the file, its weights against the base's, its predictions.
+struct measured {
+  std::unique_ptr<llama::model> model;
+  std::string format;  // of most weights
+  subbyte::storage_cost cost{};
+  subbyte::error_report weights{};
+  llama::stream_score score;
+  llama::speed speed{};
+};
+
+std::string most_used_format(const gguf::file& file) {
+  std::map<std::string, index_t> weights;
+  for (const gguf::tensor& t : file.tensors()) {
+    weights[gguf::find_tensor_type(t.type()).name] += t.size();
+  }
+  std::string best;
+  for (const auto& [name, count] : weights) {
+    if (best.empty() || count > weights[best]) best = name;
+  }
+  return best;
+}
+
+void read_row(const gguf::tensor& t, index_t row, std::vector<float>& out) {
+  out.resize(static_cast<std::size_t>(t.cols()));
+  t.visit([&](auto w) { w.decode_row(row, 0, w.cols(), out.data()); });
+}
+
+// All matrices of the base against the model's.
+subbyte::error_report weight_error(const gguf::file& base, const gguf::file& model) {
+  subbyte::error_sums sums;
+  std::vector<float> signal, estimate;
+  for (const gguf::tensor& original : base.tensors()) {
+    if (original.rows() == 1) continue;
+    const gguf::tensor& stored = model.tensor(original.name());
+    if (stored.rows() != original.rows() || stored.cols() != original.cols()) {
+      subbyte::throw_error(subbyte::errc::bad_shape, model.name(),
+                           "tensor " + subbyte::printable(original.name()) +
+                               " has another shape than in " + base.name());
+    }
+    for (index_t r = 0; r < original.rows(); ++r) {
+      read_row(original, r, signal);
+      read_row(stored, r, estimate);
+      sums.add<>(signal, estimate);
+    }
+  }
+  return sums.report();
+}
+
+measured open_measured(const std::string& path) {
+  measured m;
+  m.model = std::make_unique<llama::model>(path);
+  m.format = most_used_format(m.model->file());
+  for (const gguf::tensor& t : m.model->file().tensors()) {
+    m.cost.merge({t.size(), 0, t.size_bytes()});
+  }
+  return m;
+}
+
+std::vector<llama::token> read_stream(const options& o, const llama::vocabulary& words) {
+  if (!o.tokens.empty()) return llama::read_token_file(o.tokens);
+  const subbyte::mapped_file file(o.text);
+  return llama::tokenizer(words).encode_lines(
+      {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()});
+}
+
+// JSON has no NaN and no infinity.
+nlohmann::ordered_json number(double value) {
+  return std::isfinite(value) ? nlohmann::ordered_json(value) : nlohmann::ordered_json(nullptr);
+}
+
+nlohmann::ordered_json to_json(const measured& m, bool against_base, bool with_speed) {
+  nlohmann::ordered_json j;
+  j["file"] = m.model->file().name();
+  j["format"] = m.format;
+  j["bits_per_weight"] = m.cost.bits_per_weight();
+  j["file_bytes"] = m.model->file().size_bytes();
+  j["tokens"] = m.score.likelihood.nll.count;
+  j["perplexity"] = number(m.score.likelihood.perplexity());
+  j["perplexity_standard_error"] = number(m.score.likelihood.standard_error());
+  if (against_base) {
+    const subbyte::divergence_report d = m.score.divergence.report();
+    j["base_perplexity"] = number(d.base_perplexity);
+    j["perplexity_ratio"] = number(d.perplexity_ratio);
+    j["perplexity_ratio_standard_error"] = number(d.perplexity_ratio_standard_error);
+    j["kl_mean"] = number(d.kl);
+    j["kl_standard_error"] = number(m.score.window_kl.standard_error());
+    j["kl_max"] = number(d.kl_max);
+    j["top1_agreement"] = number(d.same_top);
+    j["top1_standard_error"] = number(d.same_top_standard_error);
+    j["weight_relative_rmse"] = number(m.weights.relative_rmse);
+    j["weight_sqnr_db"] = number(m.weights.sqnr_db);
+  }
+  j["scoring_tokens_per_second"] =
+      number(static_cast<double>(m.score.likelihood.nll.count) / m.score.seconds);
+  if (with_speed) {
+    j["prompt_tokens_per_second"] = number(m.speed.prompt);
+    j["generation_tokens_per_second"] = number(m.speed.generation);
+  }
+  return j;
+}
+
+void print_table(const std::vector<measured>& all, bool has_base, bool with_speed) {
+  std::printf("%-8s %7s %9s %16s", "format", "bits/w", "bytes", "perplexity");
+  if (has_base) {
+    std::printf(" %8s %20s %7s %9s %8s", "change", "KL (nats)", "top-1", "rel.RMSE", "SQNR dB");
+  }
+  if (with_speed) std::printf(" %9s %9s", "prompt/s", "gener./s");
+  std::printf("\n");
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const measured& m = all[i];
+    std::printf("%-8s %7.3f %9lld %9.4f ±%5.2f", m.format.c_str(), m.cost.bits_per_weight(),
+                static_cast<long long>(m.model->file().size_bytes()),
+                m.score.likelihood.perplexity(), m.score.likelihood.standard_error());
+    if (has_base && i == 0) {
+      std::printf(" %8s %20s %7s %9s %8s", "base", "-", "-", "-", "-");
+    } else if (has_base) {
+      const subbyte::divergence_report d = m.score.divergence.report();
+      std::printf(" %+7.2f%% %10.6f ±%.6f %6.2f%% %9.5f %8.2f", 100 * (d.perplexity_ratio - 1),
+                  d.kl, m.score.window_kl.standard_error(), 100 * d.same_top,
+                  m.weights.relative_rmse, m.weights.sqnr_db);
+    }
+    if (with_speed) std::printf(" %9.0f %9.0f", m.speed.prompt, m.speed.generation);
+    std::printf("\n");
+  }
+}
+
+void write_json(const std::vector<measured>& all, const options& o, const llama::windows& text) {
+  const bool has_base = !o.base.empty();
+  nlohmann::ordered_json root;
+  root["text"] = o.tokens.empty() ? o.text : o.tokens;
+  root["windows"] = text.count();
+  root["window_tokens"] = text.length();
+  root["base"] = has_base ? nlohmann::ordered_json(o.base) : nlohmann::ordered_json(nullptr);
+  root["models"] = nlohmann::ordered_json::array();
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    root["models"].push_back(to_json(all[i], has_base && i > 0, o.speed_seconds > 0));
+  }
+  const std::string json =
+      root.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+  if (o.json == "-") {
+    std::cout << json;
+    return;
+  }
+  std::ofstream file(o.json, std::ios::binary);
+  file << json;
+  file.close();
+  if (!file) subbyte::throw_error(subbyte::errc::io, o.json, "cannot write");
+}
+
+void measure(const options& o) {
+  std::vector<measured> all;
+  if (!o.base.empty()) all.push_back(open_measured(o.base));
+  for (const std::string& path : o.models) all.push_back(open_measured(path));
+  if (all.empty()) {
+    subbyte::throw_error(subbyte::errc::bad_argument, "models", "at least one is required");
+  }
+  const llama::model& first = *all.front().model;
+  for (const measured& m : all) {
+    if (m.model->shape().vocabulary != first.shape().vocabulary) {
+      subbyte::throw_error(subbyte::errc::bad_shape, m.model->file().name(),
+                           std::to_string(m.model->shape().vocabulary) + " tokens, and " +
+                               first.file().name() + " has " +
+                               std::to_string(first.shape().vocabulary));
+    }
+  }
+  const llama::vocabulary words = llama::read_vocabulary(first.file());
+  const index_t length = o.window > 0 ? o.window : first.shape().context - 1;
+  const llama::windows text(read_stream(o, words), words.bos, length, o.limit);
+  subbyte::thread_pool pool(o.threads);
+
+  std::vector<const llama::model*> models;
+  for (const measured& m : all) models.push_back(m.model.get());
+  const bool has_base = !o.base.empty();
+  {
+    example::progress_bar bar("perplexity");
+    const std::vector<llama::stream_score> scores =
+        llama::score_stream(models, has_base, text, pool, [&](index_t done, index_t total) {
+          bar.update(static_cast<double>(done), static_cast<double>(total));
+        });
+    for (std::size_t i = 0; i < all.size(); ++i) all[i].score = scores[i];
+  }
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    if (has_base && i > 0) {
+      all[i].weights = weight_error(all[0].model->file(), all[i].model->file());
+    }
+    if (o.speed_seconds > 0) {
+      const std::size_t prompt = static_cast<std::size_t>(length + 1) / 2;
+      all[i].speed = llama::measure_speed(*all[i].model, text.targets(0).first(prompt),
+                                          std::max<index_t>(1, length / 4), o.speed_seconds, pool);
+    }
+  }
+  if (o.json != "-") print_table(all, has_base, o.speed_seconds > 0);
+  if (!o.json.empty()) write_json(all, o, text);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  options o;
+  CLI::App app(
+      "Measures Llama models in GGUF files on a text: the stream is cut into windows, and every "
+      "token is predicted from bos and the tokens of its window before it.",
+      "perplexity");
+  app.add_option("models", o.models, "GGUF files");
+  app.add_option("--base", o.base,
+                 "GGUF file of the unquantized model: adds KL divergence, top-1 agreement and "
+                 "weight error against it");
+  auto* const tokens = app.add_option("--tokens", o.tokens, "token stream, little-endian uint16");
+  app.add_option("--text", o.text, "text file, encoded line by line with the model's tokenizer")
+      ->excludes(tokens);
+  app.add_option("--window", o.window, "tokens per window; 0: the model's context less one")
+      ->check(CLI::Range(0, 1 << 20))
+      ->capture_default_str();
+  app.add_option("--windows", o.limit, "use the first so many windows; 0: all")
+      ->check(CLI::Range(0, 1 << 30))
+      ->capture_default_str();
+  app.add_option("--speed", o.speed_seconds, "seconds of speed measurement per model; 0: none")
+      ->check(CLI::Range(0.0, 3600.0))
+      ->capture_default_str();
+  app.add_option("--threads", o.threads, "0: one per hardware thread")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+  app.add_option("--json", o.json, "write the figures to this file, too; - : to standard output");
+  return example::run(app, argc, argv, [&] {
+    if (o.text.empty() && o.tokens.empty()) {
+      subbyte::throw_error(subbyte::errc::bad_argument, "text", "--text or --tokens is required");
+    }
+    measure(o);
+  });
+}

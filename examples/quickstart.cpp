@@ -4,7 +4,7 @@
 #include <cstdio>
 #include <vector>
 
-#include "subbyte/subbyte.hpp"
+#include "subbyte/cpu.hpp"
 
 int main() {
   const subbyte::index_t n = 512, k = 1024;

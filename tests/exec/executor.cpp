@@ -82,6 +82,12 @@ TEST_CASE("executor: the serial one takes everything in one piece") {
   CHECK(pieces_of(serial, 10, 3) == std::vector<piece>{{0, 10}});
   CHECK(pieces_of(serial, 1, 1) == std::vector<piece>{{0, 1}});
   CHECK(executor_ref(serial).concurrency() == 1);
+  int calls = 0;
+  const range_fn count = [](void* body, index_t, index_t) noexcept { ++*static_cast<int*>(body); };
+  serial.for_range(0, 1, count, &calls);
+  CHECK(calls == 0);
+  serial.for_range(1, 1, count, &calls);
+  CHECK(calls == 1);
   CHECK(sum_to(101) == 5050);
 }
 

@@ -49,6 +49,26 @@ bool covers(executor_ref ex, index_t n, index_t grain) {
   return seen.complete();
 }
 
+// Every piece waits for all the others: how many met within 20 seconds.
+template <class OnArrival>
+index_t meet(executor_ref ex, index_t pieces, const OnArrival& on_arrival) {
+  std::atomic<index_t> arrived{0};
+  std::atomic<index_t> met{0};
+  ex.for_range(pieces, 1, [&](index_t, index_t) noexcept {
+    on_arrival();
+    ++arrived;
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (arrived.load() < pieces && std::chrono::steady_clock::now() < deadline) {
+      std::this_thread::yield();
+    }
+    if (arrived.load() == pieces) ++met;
+  });
+  return met.load();
+}
+index_t meet(executor_ref ex, index_t pieces) {
+  return meet(ex, pieces, []() noexcept {});
+}
+
 }  // namespace
 
 TEST_CASE("thread_pool: every index is covered once, in whole grains") {
@@ -82,25 +102,14 @@ TEST_CASE("thread_pool: no work calls nothing, also without the reference in bet
   CHECK(covers(pool, 0, 1));
 }
 
-TEST_CASE("thread_pool: two pieces run at the same time on two threads") {
+TEST_CASE("thread_pool: two pieces run at the same time, one of them on the caller") {
   thread_pool pool(2);
-  std::atomic<int> arrived{0};
-  std::atomic<int> met{0};
   std::mutex mutex;
   std::set<std::thread::id> threads;
-  executor_ref(pool).for_range(2, 1, [&](index_t, index_t) noexcept {
-    {
-      const std::lock_guard lock(mutex);
-      threads.insert(std::this_thread::get_id());
-    }
-    ++arrived;
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
-    while (arrived.load() < 2 && std::chrono::steady_clock::now() < deadline) {
-      std::this_thread::yield();
-    }
-    if (arrived.load() == 2) ++met;
-  });
-  CHECK(met.load() == 2);
+  CHECK(meet(pool, 2, [&]() noexcept {
+          const std::lock_guard lock(mutex);
+          threads.insert(std::this_thread::get_id());
+        }) == 2);
   CHECK(threads.size() == 2);
   CHECK(threads.count(std::this_thread::get_id()) == 1);
 }
@@ -168,11 +177,15 @@ TEST_CASE("thread_pool: it ends cleanly used, unused, and right after work") {
   }
 }
 
-TEST_CASE("thread_pool: idle workers wake up again") {
-  thread_pool pool(2);
-  for (int round = 0; round < 5; ++round) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));  // beyond the yielding
-    CHECK(covers(pool, 100, 1));
+TEST_CASE("thread_pool: sleeping workers wake up, all of them or as many as there are pieces") {
+  for (const int threads : {2, 4}) {
+    for (const index_t pieces : {2, 4}) {
+      if (pieces > threads) continue;
+      CAPTURE(threads, pieces);
+      thread_pool pool(threads);
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));  // beyond the yielding
+      CHECK(meet(pool, pieces) == pieces);
+    }
   }
 }
 

@@ -100,11 +100,13 @@ TEST_CASE("fp4_e2m1: nearest gives the lower code on ties, never 8, and 0 for Na
   CHECK(fp4_e2m1::nearest(std::nanf("")) == 0);
 }
 
-TEST_CASE("codebooks: nearest agrees with a search for every float", "[.slow]") {
+TEST_CASE("codebooks: nearest agrees with a search for every float of the tables' range",
+          "[.slow]") {
   const std::string report =
       test_support::over_all_binary32([](test_support::tally& tally, std::uint32_t bits) {
         const float x = bit_cast<float>(bits);
-        if (x != x) return;
+        // No midpoint of either table lies below 1/8 or above 128: beyond, nearest cannot change.
+        if (!(std::fabs(x) >= 0.125F && std::fabs(x) <= 128)) return;
         tally.compare(bits, static_cast<std::uint32_t>(iq4::nearest(x)),
                       static_cast<std::uint32_t>(searched<iq4>(x, true)));
         tally.compare(bits, static_cast<std::uint32_t>(fp4_e2m1::nearest(x)),

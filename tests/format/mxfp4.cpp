@@ -108,6 +108,15 @@ TEST_CASE("mxfp4: every scale and code decodes exactly, with +0 for code 8") {
   }
 }
 
+TEST_CASE("mxfp4: the largest floats saturate at the largest finite value of their scale") {
+  const std::vector<float> w(32, -3.4028235e38F);
+  const mxfp4 block = encode<mxfp4, arch::native>(w.data(), nullptr, 0);
+  float values[32];
+  decode(block, values);
+  CHECK(block.scale.bits == 253);
+  CHECK(values[0] == -3 * 0x1p126F);
+}
+
 TEST_CASE("mxfp4: codes are those of a search over the table in fp32, for weights of any size") {
   std::mt19937_64 generator(5);
   for (int draw = 0; draw < 4000; ++draw) {

@@ -174,7 +174,8 @@ TEST_CASE("sum_of_squares adds in element order") {
 TEST_CASE("sum_of_squares rounds every square before it adds") {
   // (1 + 2^-12)^2 = 1 + 2^-11 + 2^-24 rounds down; with the 2^-26 before it, fused, it would round
   // up.
-  const float x[] = {0x1p-13F, 1.0F + 0x1p-12F};
+  volatile float large = 1.0F + 0x1p-12F;  // volatile: or the compiler computes the sum, unfused
+  const float x[] = {0x1p-13F, large};
   CHECK(sum_of_squares<Arch>(x, 2) == 1.0F + 0x1p-11F);
 }
 

@@ -45,13 +45,14 @@ struct iq4 {
 
   /// Ties go to the upper code, as in the reference encoders. NaN gives 15.
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int nearest(float x) noexcept {
-    int code = 0;
-    // The code is the number of midpoints that x reaches; one comparison each, no branch, so that a
-    // loop over weights vectorises.
-    for (int upper = 1; upper < 16; ++upper) {
-      const float midpoint = 0.5F * static_cast<float>(level(upper - 1) + level(upper));
-      code += !(x < midpoint) ? 1 : 0;
-    }
+    // Bisection over the midpoints of neighbours, without a branch to mispredict. All differences
+    // near a midpoint are exact in fp32, so comparing with it is comparing distances.
+    constexpr float midpoints[15] = {-115.5F, -93.5F, -74.0F, -57.0F, -42.0F, -28.5F, -16.0F, -4.5F,
+                                     7.0F,    19.0F,  31.5F,  45.5F,  61.0F,  79.0F,  101.0F};
+    int code = !(x < midpoints[7]) ? 8 : 0;
+    code += !(x < midpoints[code + 3]) ? 4 : 0;
+    code += !(x < midpoints[code + 1]) ? 2 : 0;
+    code += !(x < midpoints[code]) ? 1 : 0;
     return code;
   }
 };
@@ -74,10 +75,10 @@ struct fp4_e2m1 {
   /// keeps -0.)
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int nearest(float x) noexcept {
     const float size = x < 0 ? -x : x;
-    int code = 0;
-    for (int upper = 1; upper < 8; ++upper) {
-      code += size > 0.5F * (value(upper - 1) + value(upper)) ? 1 : 0;
-    }
+    constexpr float midpoints[7] = {0.25F, 0.75F, 1.25F, 1.75F, 2.5F, 3.5F, 5.0F};
+    int code = size > midpoints[3] ? 4 : 0;
+    code += size > midpoints[code + 1] ? 2 : 0;
+    code += size > midpoints[code] ? 1 : 0;
     return code + (x < 0 && code != 0 ? 8 : 0);
   }
 };

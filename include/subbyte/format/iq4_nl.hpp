@@ -16,10 +16,10 @@ inline namespace SUBBYTE_ABI {
 /// refitted to its codes. The first puts the weight of largest magnitude at +127, the others at
 /// -127 and steps of 1 around it. 32 weights.
 ///
-/// Numerics sums run in element order in fp32, no product is fused with an addition: the same
-/// bits on every compiler, flag and CPU.
-/// Returns  the scale, of either sign; 0 for a group below 1e-15.
-/// Source   ggml src/ggml-quants.c, quantize_row_iq4_nl_impl with ntry = 7 (what it computes).
+/// Numerics  sums run in element order in fp32, no product is fused with an addition: the same
+///           bits on every compiler, flag and CPU.
+/// Returns   the scale, of either sign; 0 for a group below 1e-15.
+/// Source    ggml src/ggml-quants.c, quantize_row_iq4_nl_impl with ntry = 7 (what it computes).
 template <class Arch>
 [[nodiscard]] float search_iq4(const float* x, const float* weight) noexcept {
   const float extreme = signed_extreme<Arch>(x, 32);
@@ -125,10 +125,10 @@ struct iq4_nl {
   /// Byte-identical to ggml's file quantizer (not to its runtime quantizer, which searches less):
   /// a weighted scale search, then codes from the unrounded scale.
   ///
-  /// Numerics an all-zero block has scale 0 and every code 8. A scale below fp16's range is
-  /// stored as 0, above it as Inf, with the codes that the search found; its sums overflow from
-  /// weights of about 10^5 on, and a better scale may then be missed. Weights whose squares
-  /// overflow make the scale NaN and every code 15.
+  /// Numerics  an all-zero block has scale 0 and every code 8. A scale below fp16's range is
+  ///           stored as 0, above it as Inf, with the codes that the search found; its sums
+  ///           overflow from weights of about 10^5 on, and a better scale may then be missed.
+  ///           Weights whose squares overflow make the scale NaN and every code 15.
   template <class Arch = arch::native>
   [[nodiscard]] SUBBYTE_INLINE static iq4_nl encode_ref(const float* w, const float* importance,
                                                         float) noexcept {

@@ -101,10 +101,10 @@ struct iq4_xs {
   /// Byte-identical to ggml's file quantizer: a weighted scale search per group, group scales
   /// from the largest, then codes from the product of the unrounded scale and the group scale.
   ///
-  /// Numerics an all-zero block has scale -0, group scales 32 and every code 8. Scales outside
-  /// fp16's range are stored as 0 or Inf, with the codes that the search found (its sums overflow
-  /// as in iq4_nl). Weights whose squares overflow make a group's scale NaN, which plays no part
-  /// in the block's scale.
+  /// Numerics  an all-zero block has scale -0, group scales 32 and every code 8. Scales outside
+  ///           fp16's range are stored as 0 or Inf, with the codes that the search found (its
+  ///           sums overflow as in iq4_nl). Weights whose squares overflow make a group's scale
+  ///           NaN, which plays no part in the block's scale.
   template <class Arch = arch::native>
   [[nodiscard]] SUBBYTE_INLINE static iq4_xs encode_ref(const float* w, const float* importance,
                                                         float) noexcept {

@@ -50,8 +50,9 @@ struct mxfp4 {
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int round(float weight, int i,
                                                              const params& p) noexcept {
     const float size = weight < 0 ? -weight : weight;
-    const int guess = fp4_e2m1::nearest(size / p.scale.to_float());
-    const int code = nearest_beside<mxfp4>(guess, size, i, p, 7);
+    int code = fp4_e2m1::nearest(size / p.scale.to_float());
+    // Exact, because the scale is a power of two, unless some values have overflowed.
+    if (p.scale.bits >= 253) code = nearest_beside<mxfp4>(code, size, i, p, 7);
     return code + (weight < 0 && code != 0 ? 8 : 0);
   }
 
@@ -82,8 +83,8 @@ struct mxfp4 {
   /// are 2^(b-23) apart, so the condition is n <= ln 2 * 2^b: 44 for b = 6, and half of it,
   /// rounded down, for every smaller b.
   ///
-  /// Requires largest >= 0. Zero and everything below 2^-125 give the smallest scale, 2^-127
-  /// (exponents that ggml leaves undefined); Inf and NaN give 2^127.
+  /// Requires  largest >= 0. Zero and everything below 2^-125 give the smallest scale, 2^-127
+  ///           (exponents that ggml leaves undefined); Inf and NaN give 2^127.
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr e8m0 scale_for(float largest) noexcept {
     const std::uint32_t magnitude_bits = bit_cast<std::uint32_t>(largest) & 0x7FFFFFFFU;
     if (magnitude_bits >= 0x7F800000U) return e8m0::from_bits(254);
@@ -106,7 +107,7 @@ struct mxfp4 {
   /// Byte-identical to ggml's file quantizer: scale_for the largest magnitude, then round(); what
   /// lies above 6 * scale saturates. Importance is not used.
   ///
-  /// Numerics an all-zero block is all zero bytes.
+  /// Numerics  an all-zero block is all zero bytes.
   template <class Arch = arch::native>
   [[nodiscard]] SUBBYTE_INLINE static mxfp4 encode_ref(const float* w, const float* importance,
                                                        float) noexcept {

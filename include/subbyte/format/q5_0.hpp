@@ -83,10 +83,10 @@ struct q5_0 {
   /// Byte-identical to ggml's file quantizer. Without importance the weight of largest magnitude
   /// gets code 0; codes come from the unrounded scale. With importance: a weighted scale search.
   ///
-  /// Numerics an all-zero block has scale -0 and every code 16 without importance, all zero bytes
-  /// with it. Scales outside fp16's range are stored as 0 or Inf and the codes stay. Weights so
-  /// small that 1 / scale overflows (undefined in ggml) get the first or last code, or 0 for a
-  /// zero weight, under a scale of 0.
+  /// Numerics  an all-zero block has scale -0 and every code 16 without importance, all zero
+  ///           bytes with it. Scales outside fp16's range are stored as 0 or Inf and the codes
+  ///           stay. Weights so small that 1 / scale overflows (undefined in ggml) get the first
+  ///           or last code, or 0 for a zero weight, under a scale of 0.
   template <class Arch = arch::native>
   [[nodiscard]] SUBBYTE_INLINE static q5_0 encode_ref(const float* w, const float* importance,
                                                       float row_mean_square) noexcept {

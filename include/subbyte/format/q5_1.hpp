@@ -91,11 +91,11 @@ struct q5_1 {
   /// 31 steps and codes come from the unrounded scale. With importance: a weighted search for
   /// scale and minimum, in which the minimum is at most 0.
   ///
-  /// Numerics an all-zero block is all zero bytes; a constant one has scale 0 and the constant as
-  /// minimum (with importance only a negative constant, a positive one has minimum 0 and codes
-  /// 31). Scales outside fp16's range are stored as 0 or Inf and the codes stay. Codes that ggml
-  /// leaves undefined (a range whose 1 / scale overflows, or that itself does) saturate, and 0 *
-  /// Inf gives code 0.
+  /// Numerics  an all-zero block is all zero bytes; a constant one has scale 0 and the constant
+  ///           as minimum (with importance only a negative constant, a positive one has minimum 0
+  ///           and codes 31). Scales outside fp16's range are stored as 0 or Inf and the codes
+  ///           stay. Codes that ggml leaves undefined (a range whose 1 / scale overflows, or that
+  ///           itself does) saturate, and 0 * Inf gives code 0.
   template <class Arch = arch::native>
   [[nodiscard]] SUBBYTE_INLINE static q5_1 encode_ref(const float* w, const float* importance,
                                                       float row_mean_square) noexcept {

@@ -69,9 +69,10 @@ struct q8_0 {
   /// Byte-identical to ggml's file quantizer: scale = max |w| / 127 and codes from the unrounded
   /// scale, ties away from zero, so signed codes are within +-127. Importance is not used.
   ///
-  /// Numerics an all-zero block is all zero bytes. A scale below fp16's range is stored as 0 and
-  /// the codes stay; above it as Inf. Weights so small that 1 / scale overflows (undefined in
-  /// ggml) get signed codes of +-127 or 0, under a scale of 0. NaN counts as 0.
+  /// Numerics  an all-zero block is all zero bytes. A scale below fp16's range is stored as 0 and
+  ///           the codes stay; above it as Inf. Weights so small that 1 / scale overflows
+  ///           (undefined in ggml) get signed codes of +-127 or 0, under a scale of 0. NaN counts
+  ///           as 0.
   template <class Arch = arch::native>
   [[nodiscard]] SUBBYTE_INLINE static q8_0 encode_ref(const float* w, const float*,
                                                       float) noexcept {

@@ -73,8 +73,8 @@ struct q8_1 {
   /// Byte-identical to ggml's reference quantizer: q8_0's codes, and sum = fp16(sum of signed
   /// codes * the unrounded scale). Importance is not used.
   ///
-  /// Numerics special values as in q8_0; the sum overflows to Inf (or Inf * 0 = NaN) like the
-  /// scale.
+  /// Numerics  special values as in q8_0; the sum overflows to Inf (or Inf * 0 = NaN) like the
+  ///           scale.
   template <class Arch = arch::native>
   [[nodiscard]] SUBBYTE_INLINE static q8_1 encode_ref(const float* w, const float*,
                                                       float) noexcept {

@@ -21,26 +21,35 @@ namespace subbyte {
 inline namespace SUBBYTE_ABI {
 namespace detail {
 
-/// The xsimd architecture behind one of our tags, under a name that holds our tag.
-///
-/// xsimd's functions before 10.0 are plain inline, so two translation units with different -m flags
-/// would share `xsimd::kernel::add<float, fma3<avx2>>`. Deriving puts SUBBYTE_ISA into their
-/// symbols. It is also the one place that knows xsimd's names.
+/// xsimd's name for the architecture of a tag; the one place that knows these names.
 template <class Arch>
-struct xsimd_arch;
-
+struct xsimd_name;
 #if SUBBYTE_WITH_AVX2
 template <>
-struct xsimd_arch<arch::avx2> : xsimd::fma3<xsimd::avx2> {};
+struct xsimd_name<arch::avx2> {
+  using type = xsimd::fma3<xsimd::avx2>;
+};
 #endif
 #if SUBBYTE_WITH_AVX512
 template <>
-struct xsimd_arch<arch::avx512> : xsimd::avx512bw {};
+struct xsimd_name<arch::avx512> {
+  using type = xsimd::avx512bw;
+};
 #endif
 #if SUBBYTE_WITH_NEON
 template <>
-struct xsimd_arch<arch::neon> : xsimd::neon64 {};
+struct xsimd_name<arch::neon> {
+  using type = xsimd::neon64;
+};
 #endif
+
+/// xsimd's architecture under a name that holds our tag.
+///
+/// xsimd's functions are plain inline in 8.1, so two translation units with different -m flags
+/// would share `xsimd::kernel::add<fma3<avx2>>`. A derived architecture puts SUBBYTE_ISA into the
+/// symbols.
+template <class Arch>
+struct xsimd_arch : xsimd_name<Arch>::type {};
 
 /// The tag that decides the registers of Arch; its descendants add instructions, not width.
 template <class Arch>
@@ -55,28 +64,25 @@ using register_family = std::conditional_t<
 namespace xsimd {
 namespace types {
 
-// A derived architecture needs its own entries in xsimd's two register tables. The macro and the
-// traits are the same from 8.1 to 14.3.
-#if SUBBYTE_WITH_AVX2
-XSIMD_DECLARE_SIMD_REGISTER_ALIAS(subbyte::detail::xsimd_arch<subbyte::arch::avx2>,
-                                  xsimd::fma3<xsimd::avx2>);
-template <class T>
-struct get_bool_simd_register<T, subbyte::detail::xsimd_arch<subbyte::arch::avx2>>
-    : get_bool_simd_register<T, xsimd::fma3<xsimd::avx2>> {};
-#endif
-#if SUBBYTE_WITH_AVX512
-XSIMD_DECLARE_SIMD_REGISTER_ALIAS(subbyte::detail::xsimd_arch<subbyte::arch::avx512>,
-                                  xsimd::avx512bw);
-template <class T>
-struct get_bool_simd_register<T, subbyte::detail::xsimd_arch<subbyte::arch::avx512>>
-    : get_bool_simd_register<T, xsimd::avx512bw> {};
-#endif
-#if SUBBYTE_WITH_NEON
-XSIMD_DECLARE_SIMD_REGISTER_ALIAS(subbyte::detail::xsimd_arch<subbyte::arch::neon>, xsimd::neon64);
-template <class T>
-struct get_bool_simd_register<T, subbyte::detail::xsimd_arch<subbyte::arch::neon>>
-    : get_bool_simd_register<T, xsimd::neon64> {};
-#endif
+// The entries of a derived architecture in xsimd's register tables, the same from 8.1 to 14.3. They
+// are not derived from the entries of its base, whose constructors would be symbols without the
+// tag.
+template <class T, class Arch>
+struct simd_register<T, subbyte::detail::xsimd_arch<Arch>> {
+  using register_type =
+      typename simd_register<T, typename subbyte::detail::xsimd_name<Arch>::type>::register_type;
+  register_type data;
+
+  simd_register() = default;
+  SUBBYTE_INLINE simd_register(register_type native) noexcept : data(native) {}
+  SUBBYTE_INLINE operator register_type() const noexcept { return data; }
+};
+template <class T, class Arch>
+struct has_simd_register<T, subbyte::detail::xsimd_arch<Arch>>
+    : has_simd_register<T, typename subbyte::detail::xsimd_name<Arch>::type> {};
+template <class T, class Arch>
+struct get_bool_simd_register<T, subbyte::detail::xsimd_arch<Arch>>
+    : get_bool_simd_register<T, typename subbyte::detail::xsimd_name<Arch>::type> {};
 
 }  // namespace types
 }  // namespace xsimd
@@ -146,17 +152,10 @@ struct reg<T, arch::scalar> {
   SUBBYTE_INLINE friend reg max(reg a, reg b) noexcept {
     return make([&](int i) { return a.lanes[i] > b.lanes[i] ? a.lanes[i] : b.lanes[i]; });
   }
-  /// Clears the sign bit of a float; an integer wraps, so the most negative one stays.
-  SUBBYTE_INLINE friend reg abs(reg a) noexcept requires(std::is_signed_v<T>) {
-    if constexpr (std::is_same_v<T, float>) {
-      return make([&](int i) {
-        return bit_cast<float>(bit_cast<std::uint32_t>(a.lanes[i]) & 0x7FFFFFFFU);
-      });
-    } else {
-      return make([&](int i) {
-        return a.lanes[i] < 0 ? static_cast<T>(0U - wide(a.lanes[i])) : a.lanes[i];
-      });
-    }
+  /// Clears the sign bit, also of NaN.
+  SUBBYTE_INLINE friend reg abs(reg a) noexcept requires(std::is_same_v<T, float>) {
+    return make(
+        [&](int i) { return bit_cast<float>(bit_cast<std::uint32_t>(a.lanes[i]) & 0x7FFFFFFFU); });
   }
   /// The argument, which no later operation is fused with; see num/rounding.hpp.
   SUBBYTE_INLINE friend reg unfused(reg a) noexcept requires(std::is_same_v<T, float>) {
@@ -237,24 +236,16 @@ requires(Arch::enabled) struct reg {
     return reg{xsimd::fma(batch(a.native), batch(b.native), batch(c.native))};
   }
   SUBBYTE_INLINE friend reg min(reg a, reg b) noexcept {
-    const batch first(a.native);
-    const batch second(b.native);
-    if constexpr (ordered_min_max) {
-      return reg{xsimd::select(first < second, first, second)};
-    } else {
-      return reg{xsimd::min(first, second)};
-    }
+    const lanes first = __builtin_bit_cast(lanes, a.native);
+    const lanes second = __builtin_bit_cast(lanes, b.native);
+    return reg{__builtin_bit_cast(native_type, first < second ? first : second)};
   }
   SUBBYTE_INLINE friend reg max(reg a, reg b) noexcept {
-    const batch first(a.native);
-    const batch second(b.native);
-    if constexpr (ordered_min_max) {
-      return reg{xsimd::select(first > second, first, second)};
-    } else {
-      return reg{xsimd::max(first, second)};
-    }
+    const lanes first = __builtin_bit_cast(lanes, a.native);
+    const lanes second = __builtin_bit_cast(lanes, b.native);
+    return reg{__builtin_bit_cast(native_type, first > second ? first : second)};
   }
-  SUBBYTE_INLINE friend reg abs(reg a) noexcept requires(std::is_signed_v<T>) {
+  SUBBYTE_INLINE friend reg abs(reg a) noexcept requires(std::is_same_v<T, float>) {
     return reg{xsimd::abs(batch(a.native))};
   }
   SUBBYTE_INLINE friend reg unfused(reg a) noexcept requires(std::is_same_v<T, float>) {
@@ -269,9 +260,10 @@ requires(Arch::enabled) struct reg {
   }
 
  private:
-  // The instructions of AArch64 return NaN for any NaN and order the zeros.
-  static constexpr bool ordered_min_max =
-      std::is_same_v<T, float> && std::is_base_of_v<arch::neon, Arch>;
+  // Compilers turn `first < second ? first : second` into the one instruction that means it.
+  // xsimd's min differs on AArch64 for NaN and zeros, and its 512-bit one makes g++ 12 warn of an
+  // uninitialised value in the caller's code.
+  using lanes [[gnu::vector_size(sizeof(native_type))]] = T;
 };
 #endif
 

@@ -143,19 +143,19 @@ SUBBYTE_INLINE void round_to_i8(arch::avx512, reg<float, Arch> x, reg<float, Arc
 
 template <class Arch>
 SUBBYTE_INLINE float reduce_add(arch::avx512, reg<float, Arch> x) noexcept {
-  return reduce_add_256(_mm256_add_ps(_mm512_castps512_ps256(x.native),
+  return reduce_add_256(_mm256_add_ps(_mm512_maskz_extractf32x8_ps(0xFF, x.native, 0),
                                       _mm512_maskz_extractf32x8_ps(0xFF, x.native, 1)));
 }
 
 template <class Arch>
 SUBBYTE_INLINE std::int32_t reduce_add(arch::avx512, reg<std::int32_t, Arch> x) noexcept {
-  return reduce_add_256(_mm256_add_epi32(_mm512_castsi512_si256(x.native),
+  return reduce_add_256(_mm256_add_epi32(_mm512_maskz_extracti32x8_epi32(0xFF, x.native, 0),
                                          _mm512_maskz_extracti32x8_epi32(0xFF, x.native, 1)));
 }
 
 template <class Arch>
 SUBBYTE_INLINE float reduce_max(arch::avx512, reg<float, Arch> x) noexcept {
-  return reduce_max_256(_mm256_max_ps(_mm512_castps512_ps256(x.native),
+  return reduce_max_256(_mm256_max_ps(_mm512_maskz_extractf32x8_ps(0xFF, x.native, 0),
                                       _mm512_maskz_extractf32x8_ps(0xFF, x.native, 1)));
 }
 

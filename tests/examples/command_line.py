@@ -1,0 +1,227 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Hostile command lines end in one clear line on stderr and a non-zero exit code, and leave no file
+behind.
+
+usage: command_line.py --programs FOLDER --data FOLDER
+"""
+
+import argparse
+import os
+import re
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+failures = 0
+
+
+def check(condition, message):
+    global failures
+    if not condition:
+        failures += 1
+        print(f"FAILED: {message}")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--programs", required=True)
+    parser.add_argument("--data", required=True)
+    args = parser.parse_args()
+    programs = os.path.abspath(args.programs)
+    data = os.path.abspath(args.data)
+    gguf = os.path.join(data, "model-f16.gguf")
+    text = os.path.join(data, "alice.txt")
+    tokens = os.path.join(data, "alice.tokens.u16")
+    count = 0
+
+    def refused(command, expected, folder, **options):
+        """One line with `expected` in it, an error code of the program's own, nothing written."""
+        nonlocal count
+        count += 1
+        before = sorted(os.listdir(folder))
+        options.setdefault("stdout", subprocess.DEVNULL)
+        done = subprocess.run([os.path.join(programs, command[0])] + command[1:], cwd=folder,
+                              stderr=subprocess.PIPE, timeout=120, **options)
+        said = done.stderr.decode(errors="replace")
+        shown = " ".join(command)
+        check(done.returncode in (1, 2), f"{shown}: exit code {done.returncode}")
+        check(said.count("\n") == 1 and said.endswith("\n"), f"{shown}: one line, not {said!r}")
+        check(said.startswith(command[0] + ": "), f"{shown}: names the program, {said!r}")
+        check(re.search(expected, said) is not None, f"{shown}: /{expected}/ in {said!r}")
+        check("\x1b" not in said, f"{shown}: prints a control character")
+        after = sorted(os.listdir(folder))
+        check(before == after, f"{shown}: left {set(after) - set(before)}")
+
+    with tempfile.TemporaryDirectory() as folder:
+        def write(name, content):
+            path = os.path.join(folder, name)
+            with open(path, "wb") as file:
+                file.write(content)
+            return path
+
+        with open(gguf, "rb") as file:
+            whole = file.read()
+        empty = write("empty.gguf", b"")
+        cut_header = write("cut_header.gguf", whole[:5000])
+        cut_data = write("cut_data.gguf", whole[:len(whole) // 2])
+        wrong_model = write("other.gguf", whole.replace(b"llama", b"elama", 1))
+        escape = write("escape.gguf", b"GGUF" + struct.pack("<IQQ", 3, 0, 1) +
+                       struct.pack("<Q", 5) + b"\x1b[31m" + struct.pack("<IQ", 8, 1 << 60))
+        huge = write("huge.safetensors", struct.pack("<Q", 1 << 62) + b"{}")
+        not_json = write("bad.safetensors", struct.pack("<Q", 4) + b"{abc")
+        last = len(whole) - 768 * 256 * 2  # blk.3.ffn_down.weight, F16
+        nan = write("nan.gguf", whole[:last] + b"\x00\x7e" + whole[last + 2:])
+        os.mkdir(os.path.join(folder, "directory"))
+        checkpoint = os.path.join(folder, "checkpoint")
+        os.mkdir(checkpoint)
+        os.symlink(os.path.join(data, "model.safetensors"), os.path.join(checkpoint, "model.safetensors"))
+
+        readers = [["inspect"], ["generate"], ["quantize"],
+                   ["perplexity", "--tokens", tokens, "--speed", "0"]]
+        for reader in readers:
+            program = reader[0]
+            rest = ["out.gguf"] if program == "quantize" else []
+
+            def with_input(path):
+                return [program, path] + rest + reader[1:]
+
+            refused(with_input("/no/such/file"), "/no/such/file.*No such file", folder)
+            refused(with_input(folder), "directory", folder)
+            refused(with_input(empty), "empty", folder)
+            refused(with_input(text), "alice.txt.*GGUF", folder)
+            refused(with_input(cut_header), "cut_header.gguf.*bytes", folder)
+            refused(with_input(cut_data), "cut_data.gguf.*bytes", folder)
+            refused(with_input(escape), "escape.gguf", folder)
+            refused(with_input("/dev/null"), "not a regular file", folder)
+            refused(with_input("line\nbreak"), "No such file", folder)
+            refused(with_input(gguf) + ["--no-such-option"], "no-such-option", folder)
+            refused([program], "required", folder)
+            if program in ("generate", "perplexity"):
+                refused(with_input(wrong_model), "general.architecture|architecture is", folder)
+        for program in ("inspect", "quantize"):
+            rest = ["out.gguf"] if program == "quantize" else []
+            refused([program, huge] + rest, "header claims", folder)
+            refused([program, not_json] + rest, "bad.safetensors", folder)
+
+        quantize = ["quantize", gguf, "out.gguf"]
+        refused(quantize + ["--format", "q9_z"], '"q9_z".*q4_k', folder)
+        refused(quantize + ["--format", ""], "format", folder)
+        refused(quantize + ["--format", "q8_k"], '"q8_k"', folder)
+        refused(quantize + ["--output-format", "q9_z"], '"q9_z"', folder)
+        refused(quantize + ["--threads", "-1"], "threads", folder)
+        refused(quantize + ["--threads", "many"], "threads", folder)
+        refused(["quantize", gguf], "output", folder)
+        refused(["quantize", gguf, ""], "output", folder)
+        refused(["quantize", gguf, "directory"], "directory", folder)
+        refused(["quantize", gguf, "no/such/folder/out.gguf"], "No such file", folder)
+        refused(["quantize", gguf, os.path.join(text, "out.gguf")], "Not a directory", folder)
+        refused(["quantize", gguf, "/dev/full"], "not a regular file", folder)
+        refused(["quantize", gguf, "/proc/out.gguf"], "/proc/out.gguf", folder)
+        refused(["quantize", nan, "out.gguf"], "blk.3.ffn_down.weight.*nan", folder)
+        refused(["quantize", checkpoint, "out.gguf"], "config.json.*No such file", folder)
+        write("checkpoint/config.json", b'{"model_type": "mamba", "vocab_size": 1, "hidden_size": 2,'
+              b'"num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 1,'
+              b'"max_position_embeddings": 1}')
+        refused(["quantize", checkpoint, "out.gguf"], "mamba", folder)
+        write("checkpoint/config.json", b'{"vocab_size": "many"}')
+        refused(["quantize", checkpoint, "out.gguf"], "vocab_size", folder)
+        write("checkpoint/config.json", b"[[[[")
+        refused(["quantize", checkpoint, "out.gguf"], "config.json", folder)
+
+        # A target that already exists keeps its bytes whatever goes wrong.
+        kept = write("kept.gguf", whole)
+        refused(["quantize", kept, "kept.gguf"], "also the input", folder)
+        os.symlink("kept.gguf", os.path.join(folder, "link.gguf"))
+        refused(["quantize", kept, "link.gguf"], "also the input", folder)
+        refused(["quantize", nan, "kept.gguf"], "nan", folder)
+
+        def limit_file_size():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+
+        refused(["quantize", gguf, "kept.gguf", "-f", "q8_0"], "kept.gguf.*too large", folder,
+                preexec_fn=limit_file_size)
+        refused(["quantize", gguf, "out.gguf", "-f", "q8_0"], "out.gguf.*too large", folder,
+                preexec_fn=limit_file_size)
+        with open(kept, "rb") as file:
+            check(file.read() == whole, "an existing target keeps its bytes")
+
+        # Root may write anywhere; everybody else is stopped by the mode.
+        if os.geteuid() != 0:
+            locked = os.path.join(folder, "locked")
+            os.mkdir(locked, 0o555)
+            refused(["quantize", gguf, "locked/out.gguf"], "denied", folder)
+            os.chmod(kept, 0o444)
+            refused(["quantize", gguf, "kept.gguf"], "denied", folder)
+            os.chmod(kept, 0o644)
+        # A really full file system, where one can be made.
+        small = os.path.join(folder, "small")
+        os.mkdir(small)
+        mounted = os.geteuid() == 0 and subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", small],
+            capture_output=True).returncode == 0
+        if mounted:
+            try:
+                refused(["quantize", gguf, "out.gguf", "-f", "q8_0"], "No space left", small)
+                subprocess.run(["mount", "-o", "remount,ro", small], check=True)
+                refused(["quantize", gguf, "out.gguf", "-f", "q8_0"], "Read-only", small)
+            finally:
+                subprocess.run(["umount", small], check=True)
+
+        # An interrupt leaves nothing behind. iq4_xs takes long enough to be met on the way.
+        before = sorted(os.listdir(folder))
+        running = subprocess.Popen([os.path.join(programs, "quantize"), gguf, "interrupted.gguf",
+                                    "-f", "iq4_xs", "--threads", "1"], cwd=folder,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        deadline = time.monotonic() + 60
+        while running.poll() is None and sorted(os.listdir(folder)) == before:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.001)
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=120)
+        if running.returncode != 0:  # on a very fast machine it may be done
+            check(running.returncode == 1, f"interrupted: exit code {running.returncode}")
+            check(said.count(b"\n") == 1 and b"interrupted" in said, f"interrupted: said {said!r}")
+            check(sorted(os.listdir(folder)) == before, "interrupted: left a file")
+
+        score = ["perplexity", gguf, "--speed", "0"]
+        refused(["perplexity", "--tokens", tokens], "at least one", folder)
+        refused(score, "--text or --tokens", folder)
+        refused(score + ["--tokens", "/no/such/file"], "No such file", folder)
+        refused(score + ["--tokens", write("odd.u16", b"abc")], "3 bytes", folder)
+        refused(score + ["--tokens", write("short.u16", b"ab")], "one window", folder)
+        refused(score + ["--tokens", write("wild.u16", b"\xff\xff" * 600)], "token 65535", folder)
+        refused(score + ["--tokens", tokens, "--text", text], "excludes", folder)
+        refused(score + ["--tokens", tokens, "--windows", "1", "--json", "no/such/folder/x.json"],
+                "x.json", folder)
+        refused(score + ["--tokens", tokens, "--windows", "1", "--json", "/dev/full"], "/dev/full",
+                folder)
+        refused(["generate", gguf, "word " * 400], "context", folder)
+        refused(["generate", gguf, "--temperature", "-1"], "temperature", folder)
+        refused(["generate", gguf, "-n", "0"], "tokens", folder)
+        for command in (["inspect", gguf], ["inspect", gguf, "--json"], ["generate", gguf, "-n", "1"],
+                        ["quantize", gguf, "--dry-run"],
+                        score + ["--tokens", tokens, "--windows", "1"]):
+            with open("/dev/full", "wb") as full:
+                if command[0] == "generate":  # prints its speed first
+                    done = subprocess.run([os.path.join(programs, command[0])] + command[1:],
+                                          stdout=full, stderr=subprocess.PIPE)
+                    check(done.returncode == 1, "generate: standard output is full")
+                else:
+                    refused(command, "standard output", folder, stdout=full)
+
+    for program in ("inspect", "quantize", "perplexity", "generate"):
+        done = subprocess.run([os.path.join(programs, program), "--help"], capture_output=True)
+        check(done.returncode == 0 and b"Usage" in done.stdout and not done.stderr,
+              f"{program} --help")
+    print(f"{count} command lines refused" + ("; failed" if failures else "; passed"))
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

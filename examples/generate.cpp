@@ -61,7 +61,8 @@ void generate(const options& o) {
         subbyte::errc::bad_argument, "prompt",
         std::to_string(length) + " tokens, the model's context holds " + std::to_string(context));
   }
-  llama::session session(model, context, length, pool);
+  const subbyte::index_t room = std::min(context, length + o.tokens);
+  llama::session session(model, room, length, pool);
   std::mt19937_64 random(o.seed);
   std::cout << o.prompt << std::flush;
 
@@ -72,7 +73,7 @@ void generate(const options& o) {
     const llama::token next = draw(logits[0], o, random);
     if (next == words.words().eos) break;
     std::cout << words.text(next) << std::flush;
-    if (session.length() == context || made + 1 == o.tokens) {
+    if (session.length() == room || made + 1 == o.tokens) {
       ++made;
       break;
     }

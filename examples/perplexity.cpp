@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /// Measures models on a text: perplexity, divergence from a base model, weight error, speed.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <fstream>
@@ -193,7 +194,9 @@ void measure(const options& o) {
     }
   }
   const llama::vocabulary words = llama::read_vocabulary(first.file());
-  const index_t length = o.window > 0 ? o.window : first.shape().context - 1;
+  // At most 511 unless asked for: memory grows with the window, by the logits of all its tokens.
+  const index_t length =
+      o.window > 0 ? o.window : std::clamp<index_t>(first.shape().context - 1, 1, 511);
   const llama::windows text(read_stream(o, words), words.bos, length, o.limit);
   subbyte::thread_pool pool(o.threads);
 
@@ -237,7 +240,8 @@ int main(int argc, char** argv) {
   auto* const tokens = app.add_option("--tokens", o.tokens, "token stream, little-endian uint16");
   app.add_option("--text", o.text, "text file, encoded line by line with the model's tokenizer")
       ->excludes(tokens);
-  app.add_option("--window", o.window, "tokens per window; 0: the model's context less one")
+  app.add_option("--window", o.window,
+                 "tokens per window; 0: the model's context less one, at most 511")
       ->check(CLI::Range(0, 1 << 20))
       ->capture_default_str();
   app.add_option("--windows", o.limit, "use the first so many windows; 0: all")

@@ -25,7 +25,7 @@ configure_and_build() { # preset [target...]
 }
 
 suite() { # preset: every test but the slow ones and the checks of the tree
-  configure_and_build "$1" && ctest --preset "$1" -LE 'slow|house'
+  configure_and_build "$1" && ctest --preset "$1"
 }
 
 # Other flags matter where code depends on them: numbers, formats, registers, products.
@@ -49,7 +49,7 @@ runs_here() { # cpu flag...
 part_format() { scripts/check_format.sh; }
 part_floors() { scripts/check_floors.py --self-test && scripts/check_floors.py; }
 part_dev_build() { configure_and_build dev; }
-part_dev_tests() { ctest --preset dev -LE 'slow|house'; }
+part_dev_tests() { ctest --preset dev; }
 part_clang() { suite clang; }
 part_asan_ubsan() { suite asan-ubsan; }
 part_tsan() { subset tsan exec; }
@@ -60,7 +60,7 @@ part_avx2() { runs_here avx2 fma f16c || return 0; subset avx2 $flag_dependent; 
 part_avx512() { runs_here avx512f avx512bw avx512dq avx512vl || return 0; subset avx512 $flag_dependent; }
 part_golden_matrix() { scripts/golden_matrix.sh; }
 part_symbols() { scripts/check_symbols.sh; }
-part_consumers() { configure dev && ctest --preset dev -R '^consumers\.'; }
+part_consumers() { configure dev && ctest --test-dir build/dev -R '^consumers\.' --output-on-failure; }
 part_tidy() {
   configure dev || return 1
   printf 'build/dev/tests/headers/%s.hpp.cpp\n' subbyte cpu io |

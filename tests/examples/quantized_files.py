@@ -159,6 +159,18 @@ def main():
         check(0.008 < models[1]["kl_mean"] < 0.012, f"KL of q4_0: {models[1]['kl_mean']}")
         check(0.9 < models[1]["top1_agreement"] < 1, f"top-1 of q4_0: {models[1]['top1_agreement']}")
 
+        by_text = subprocess.run(
+            [os.path.join(args.programs, "perplexity"), one, "--text",
+             os.path.join(args.data, "alice.txt"), "--windows", "1", "--speed", "0", "--json", "-"],
+            check=True, capture_output=True)
+        by_tokens = subprocess.run(
+            [os.path.join(args.programs, "perplexity"), one, "--tokens",
+             os.path.join(args.data, "alice.tokens.u16"), "--windows", "1", "--speed", "0",
+             "--json", "-"], check=True, capture_output=True)
+        check(json.loads(by_text.stdout)["models"][0]["perplexity"] ==
+              json.loads(by_tokens.stdout)["models"][0]["perplexity"],
+              "a text and its token stream give one perplexity")
+
         listing = subprocess.run([os.path.join(args.programs, "inspect"), one, "--json"],
                                  check=True, capture_output=True)
         shown = json.loads(listing.stdout)

@@ -15,13 +15,19 @@ std::atomic<std::size_t> highest{0};
 
 }  // namespace
 
-void* operator new(std::size_t size) {
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
   void* const p = std::malloc(size != 0 ? size : 1);
-  if (p == nullptr) throw std::bad_alloc();
+  if (p == nullptr) return nullptr;
   const std::size_t now = in_use += ::malloc_usable_size(p);
   std::size_t seen = highest;
   while (now > seen && !highest.compare_exchange_weak(seen, now)) {
   }
+  return p;
+}
+
+void* operator new(std::size_t size) {
+  void* const p = operator new(size, std::nothrow);
+  if (p == nullptr) throw std::bad_alloc();
   return p;
 }
 
@@ -32,6 +38,7 @@ void operator delete(void* p) noexcept {
 }
 
 void operator delete(void* p, std::size_t) noexcept { operator delete(p); }
+void operator delete(void* p, const std::nothrow_t&) noexcept { operator delete(p); }
 
 namespace test_support {
 

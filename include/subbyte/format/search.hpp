@@ -1,17 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-/// Scale searches of the reference encoders: given a group of weights, the
-/// scale (and minimum) and the codes that minimise a weighted error.
+/// Scale searches of the reference encoders: given a group of weights, the scale (and minimum) and
+/// the codes that minimise a weighted error.
 ///
-/// Numerics  every function here is defined operation by operation: sums run in
-/// element order in
-///           fp32 and no product is fused with an addition, so the results are
-///           the same bits on every compiler, flag and CPU. That is why
-///           products pass through unfused() or unfuse_group(), and why sums
-///           are loops of their own: only those cannot be vectorised.
-/// Source    ggml src/ggml-quants.c: make_qx_quants, make_q3_quants,
-/// make_qkx2_quants,
-///           make_qkx3_quants, make_qp_quants (what they compute; the code here
-///           is our own).
+/// Numerics  every function here is defined operation by operation: sums run in element order in
+///           fp32 and no product is fused with an addition, so the results are the same bits on
+///           every compiler, flag and CPU. That is why products pass through unfused() or
+///           unfuse_group(), and why sums are loops of their own: only those cannot be vectorised.
+/// Source    ggml src/ggml-quants.c: make_qx_quants, make_q3_quants, make_qkx2_quants,
+///           make_qkx3_quants, make_qp_quants (what they compute; the code here is our own).
 #pragma once
 
 #include "subbyte/core/arch.hpp"
@@ -27,22 +23,20 @@ inline constexpr int max_search_group = 32;
 /// Source  ggml GROUP_MAX_EPS.
 inline constexpr float zero_group_magnitude = 1e-15F;
 
-/// Makes a group of products opaque to the optimiser, as unfused() does for
-/// one, without keeping the loops before and after from being vectorised.
+/// Makes a group of products opaque to the optimiser, as unfused() does for one, without keeping
+/// the loops before and after from being vectorised.
 SUBBYTE_INLINE void unfuse_group(float (&products)[max_search_group]) noexcept {
   asm("" : "+m"(products));
 }
 
 /// |value|: the sign bit cleared, also of a NaN.
-[[nodiscard]] SUBBYTE_HD_INLINE constexpr float
-magnitude(float value) noexcept {
+[[nodiscard]] SUBBYTE_HD_INLINE constexpr float magnitude(float value) noexcept {
   return bit_cast<float>(bit_cast<std::uint32_t>(value) & 0x7FFFFFFFU);
 }
 
-/// The element of largest magnitude with its sign, the first one on ties; 0
-/// when all are 0 or NaN.
+/// The element of largest magnitude with its sign, the first one on ties; 0 when all are 0 or NaN.
 template <class Arch>
-[[nodiscard]] float signed_extreme(const float *x, int n) noexcept {
+[[nodiscard]] float signed_extreme(const float* x, int n) noexcept {
   float extreme = 0;
   float largest = 0;
   for (int i = 0; i < n; ++i) {
@@ -57,47 +51,41 @@ template <class Arch>
 
 /// Sum of x[i]^2.
 template <class Arch>
-[[nodiscard]] float sum_of_squares(const float *x, index_t n) noexcept {
+[[nodiscard]] float sum_of_squares(const float* x, index_t n) noexcept {
   float sum = 0;
-  for (index_t i = 0; i < n; ++i)
-    sum += unfused(x[i] * x[i]);
+  for (index_t i = 0; i < n; ++i) sum += unfused(x[i] * x[i]);
   return sum;
 }
 
 /// Mean of x[i]^2; n >= 1.
 template <class Arch>
-[[nodiscard]] float mean_square(const float *x, index_t n) noexcept {
+[[nodiscard]] float mean_square(const float* x, index_t n) noexcept {
   return sum_of_squares<Arch>(x, n) / static_cast<float>(n);
 }
 
-/// out[i] = importance[i] * sqrt(mean_square + x[i]^2): the error weights of
-/// the encoders that take importance.
+/// out[i] = importance[i] * sqrt(mean_square + x[i]^2): the error weights of the encoders that take
+/// importance.
 template <class Arch>
-void energy_weights(int n, const float *x, const float *importance,
-                    float mean_square, float *out) noexcept {
+void energy_weights(int n, const float* x, const float* importance, float mean_square,
+                    float* out) noexcept {
   for (int i = 0; i < n; ++i) {
-    out[i] =
-        importance[i] * __builtin_sqrtf(mean_square + unfused(x[i] * x[i]));
+    out[i] = importance[i] * __builtin_sqrtf(mean_square + unfused(x[i] * x[i]));
   }
 }
 
-/// x[i] ~ scale * (codes[i] - last), codes in [0, 2 * last): the least weighted
-/// squared error among 19 scales, each refitted to its codes. Starts from the
-/// scale that puts the weight of largest magnitude at code 0, and keeps an
-/// earlier candidate on ties.
+/// x[i] ~ scale * (codes[i] - last), codes in [0, 2 * last): the least weighted squared error among
+/// 19 scales, each refitted to its codes. Starts from the scale that puts the weight of largest
+/// magnitude at code 0, and keeps an earlier candidate on ties.
 ///
-/// Requires  n <= max_search_group; weight is n non-negative numbers, or null
-/// for x[i]^2. Returns   the scale, of either sign. A zero group gives 0 and
-/// leaves every code 0, not `last`. Source    make_qx_quants with rmse_type 1;
-/// last = nmax.
+/// Requires  n <= max_search_group; weight is n non-negative numbers, or null for x[i]^2.
+/// Returns   the scale, of either sign. A zero group gives 0 and leaves every code 0, not `last`.
+/// Source    make_qx_quants with rmse_type 1; last = nmax.
 template <class Arch>
-[[nodiscard]] float search_symmetric(int n, int last, const float *x,
-                                     const float *weight,
-                                     std::uint8_t *codes) noexcept {
+[[nodiscard]] float search_symmetric(int n, int last, const float* x, const float* weight,
+                                     std::uint8_t* codes) noexcept {
   const float extreme = signed_extreme<Arch>(x, n);
   if (magnitude(extreme) < zero_group_magnitude) {
-    for (int i = 0; i < n; ++i)
-      codes[i] = 0;
+    for (int i = 0; i < n; ++i) codes[i] = 0;
     return 0;
   }
   float w[max_search_group];
@@ -116,10 +104,8 @@ template <class Arch>
   for (int order = 0; order < 19; ++order) {
     const int step = order == 0 ? 0 : (order < 10 ? order - 10 : order - 9);
     const float inverse =
-        -(static_cast<float>(last) + unfused(0.1F * static_cast<float>(step))) /
-        extreme;
-    for (int i = 0; i < n; ++i)
-      scaled[i] = inverse * x[i];
+        -(static_cast<float>(last) + unfused(0.1F * static_cast<float>(step))) / extreme;
+    for (int i = 0; i < n; ++i) scaled[i] = inverse * x[i];
     unfuse_group(scaled);
     for (int i = 0; i < n; ++i) {
       const int l = clamp(rint_even(scaled[i]), -last, last - 1);
@@ -144,28 +130,25 @@ template <class Arch>
       continue;
     }
     best = scale * sum_xl;
-    for (int i = 0; i < n; ++i)
-      codes[i] = trial[i];
+    for (int i = 0; i < n; ++i) codes[i] = trial[i];
   }
   return scale;
 }
 
-/// x[i] ~ scale * (codes[i] - last), codes in [0, 2 * last), with error weights
-/// x[i]^2: one start scale, then up to five sweeps that move one code at a time
-/// where that lowers the error. Like the reference it sweeps only where sum(w *
-/// x * level) is positive, which is where the element of largest magnitude is
-/// negative.
+/// x[i] ~ scale * (codes[i] - last), codes in [0, 2 * last), with error weights x[i]^2: one start
+/// scale, then up to five sweeps that move one code at a time where that lowers the error. Like the
+/// reference it sweeps only where sum(w * x * level) is positive, which is where the element of
+/// largest magnitude is negative.
 ///
 /// Requires  n <= max_search_group.
-/// Returns   the scale, of either sign. A zero group gives 0 and leaves every
-/// code 0, not `last`. Source    make_q3_quants with do_rmse; last = nmax.
+/// Returns   the scale, of either sign. A zero group gives 0 and leaves every code 0, not `last`.
+/// Source    make_q3_quants with do_rmse; last = nmax.
 template <class Arch>
-[[nodiscard]] float search_symmetric_refined(int n, int last, const float *x,
-                                             std::uint8_t *codes) noexcept {
+[[nodiscard]] float search_symmetric_refined(int n, int last, const float* x,
+                                             std::uint8_t* codes) noexcept {
   const float extreme = signed_extreme<Arch>(x, n);
   if (magnitude(extreme) < zero_group_magnitude) {
-    for (int i = 0; i < n; ++i)
-      codes[i] = 0;
+    for (int i = 0; i < n; ++i) codes[i] = 0;
     return 0;
   }
   const float inverse = static_cast<float>(-last) / extreme;
@@ -187,35 +170,28 @@ template <class Arch>
     for (int i = 0; i < n; ++i) {
       const float level = static_cast<float>(levels[i]);
       float others_xl = sum_xl - unfused(wx[i] * level);
-      if (!(others_xl > 0))
-        continue;
+      if (!(others_xl > 0)) continue;
       float others_ll = sum_ll - unfused(w[i] * level * level);
-      const int moved =
-          clamp(rint_even(x[i] * others_ll / others_xl), -last, last - 1);
-      if (moved == levels[i])
-        continue;
+      const int moved = clamp(rint_even(x[i] * others_ll / others_xl), -last, last - 1);
+      if (moved == levels[i]) continue;
       const float moved_level = static_cast<float>(moved);
       others_xl += unfused(wx[i] * moved_level);
       others_ll += unfused(w[i] * moved_level * moved_level);
-      if (others_ll > 0 &&
-          others_xl * others_xl * sum_ll > sum_xl * sum_xl * others_ll) {
+      if (others_ll > 0 && others_xl * others_xl * sum_ll > sum_xl * sum_xl * others_ll) {
         levels[i] = moved;
         sum_xl = others_xl;
         sum_ll = others_ll;
         changed = true;
       }
     }
-    if (!changed)
-      break;
+    if (!changed) break;
   }
-  for (int i = 0; i < n; ++i)
-    codes[i] = static_cast<std::uint8_t>(levels[i] + last);
+  for (int i = 0; i < n; ++i) codes[i] = static_cast<std::uint8_t>(levels[i] + last);
   return sum_ll > 0 ? sum_xl / sum_ll : 0.0F;
 }
 
-/// Which inverse scales search_affine tries, (last + first + step * k) / range
-/// for k in [0, steps], and what it minimises: weighted absolute instead of
-/// squared error when `absolute_error`.
+/// Which inverse scales search_affine tries, (last + first + step * k) / range for k in [0, steps],
+/// and what it minimises: weighted absolute instead of squared error when `absolute_error`.
 struct affine_candidates {
   float first;
   float step;
@@ -229,40 +205,32 @@ struct affine_scale {
   float minimum;
 };
 
-/// x[i] ~ scale * codes[i] - minimum, codes in [0, last], minimum >= 0: the
-/// least weighted error among the candidates, each a weighted least squares fit
-/// to its codes. The range that divides a candidate's inverse scale starts at
-/// the best minimum so far, as in the reference.
+/// x[i] ~ scale * codes[i] - minimum, codes in [0, last], minimum >= 0: the least weighted error
+/// among the candidates, each a weighted least squares fit to its codes. The range that divides a
+/// candidate's inverse scale starts at the best minimum so far, as in the reference.
 ///
-/// Requires  n <= max_search_group; weight is n non-negative numbers;
-/// candidates.steps >= 0. Returns   scale 0 and all codes 0 for a constant
-/// group that is not positive; `minimum` alone
+/// Requires  n <= max_search_group; weight is n non-negative numbers; candidates.steps >= 0.
+/// Returns   scale 0 and all codes 0 for a constant group that is not positive; `minimum` alone
 ///           carries it then.
-/// Source    make_qkx2_quants, and make_qkx3_quants with weights, which
-/// computes the same; last =
+/// Source    make_qkx2_quants, and make_qkx3_quants with weights, which computes the same; last =
 ///           nmax, first = rmin, step = rdelta, steps = nstep.
 template <class Arch>
-[[nodiscard]] affine_scale search_affine(int n, int last, const float *x,
-                                         const float *weight,
-                                         const affine_candidates &candidates,
-                                         std::uint8_t *codes) noexcept {
+[[nodiscard]] affine_scale search_affine(int n, int last, const float* x, const float* weight,
+                                         const affine_candidates& candidates,
+                                         std::uint8_t* codes) noexcept {
   float low = x[0];
   float high = x[0];
   float sum_w = weight[0];
   float sum_x = sum_w * x[0];
   for (int i = 1; i < n; ++i) {
-    if (x[i] < low)
-      low = x[i];
-    if (x[i] > high)
-      high = x[i];
+    if (x[i] < low) low = x[i];
+    if (x[i] > high) high = x[i];
     sum_w += weight[i];
     sum_x += unfused(weight[i] * x[i]);
   }
-  if (low > 0)
-    low = 0;
+  if (low > 0) low = 0;
   if (high == low) {
-    for (int i = 0; i < n; ++i)
-      codes[i] = 0;
+    for (int i = 0; i < n; ++i) codes[i] = 0;
     return {0, -low};
   }
   std::uint8_t trial[max_search_group];
@@ -270,30 +238,24 @@ template <class Arch>
   float l_terms[max_search_group];
   float ll_terms[max_search_group];
   float xl_terms[max_search_group];
-  const auto quantize = [&](float inverse, std::uint8_t *levels) noexcept {
-    for (int i = 0; i < n; ++i)
-      scaled[i] = inverse * (x[i] - low);
+  const auto quantize = [&](float inverse, std::uint8_t* levels) noexcept {
+    for (int i = 0; i < n; ++i) scaled[i] = inverse * (x[i] - low);
     unfuse_group(scaled);
     for (int i = 0; i < n; ++i) {
-      levels[i] =
-          static_cast<std::uint8_t>(clamp(rint_even(scaled[i]), 0, last));
+      levels[i] = static_cast<std::uint8_t>(clamp(rint_even(scaled[i]), 0, last));
     }
   };
-  const auto error_of = [&](float scale, float offset,
-                            const std::uint8_t *levels) noexcept {
-    for (int i = 0; i < n; ++i)
-      scaled[i] = scale * static_cast<float>(levels[i]);
+  const auto error_of = [&](float scale, float offset, const std::uint8_t* levels) noexcept {
+    for (int i = 0; i < n; ++i) scaled[i] = scale * static_cast<float>(levels[i]);
     unfuse_group(scaled);
     for (int i = 0; i < n; ++i) {
       const float difference = scaled[i] + offset - x[i];
       scaled[i] =
-          weight[i] * (candidates.absolute_error ? magnitude(difference)
-                                                 : difference * difference);
+          weight[i] * (candidates.absolute_error ? magnitude(difference) : difference * difference);
     }
     unfuse_group(scaled);
     float error = 0;
-    for (int i = 0; i < n; ++i)
-      error += scaled[i];
+    for (int i = 0; i < n; ++i) error += scaled[i];
     return error;
   };
 
@@ -303,10 +265,9 @@ template <class Arch>
   float best_error = error_of(scale, low, codes);
 
   for (int k = 0; k <= candidates.steps; ++k) {
-    const float inverse =
-        (candidates.first + unfused(candidates.step * static_cast<float>(k)) +
-         static_cast<float>(last)) /
-        (high - low);
+    const float inverse = (candidates.first + unfused(candidates.step * static_cast<float>(k)) +
+                           static_cast<float>(last)) /
+                          (high - low);
     quantize(inverse, trial);
     for (int i = 0; i < n; ++i) {
       const float level = static_cast<float>(trial[i]);
@@ -326,20 +287,16 @@ template <class Arch>
       sum_xl += xl_terms[i];
     }
     const float determinant = unfused(sum_w * sum_ll) - unfused(sum_l * sum_l);
-    if (!(determinant > 0))
-      continue;
-    float trial_scale =
-        (unfused(sum_w * sum_xl) - unfused(sum_x * sum_l)) / determinant;
-    float trial_low =
-        (unfused(sum_ll * sum_x) - unfused(sum_l * sum_xl)) / determinant;
+    if (!(determinant > 0)) continue;
+    float trial_scale = (unfused(sum_w * sum_xl) - unfused(sum_x * sum_l)) / determinant;
+    float trial_low = (unfused(sum_ll * sum_x) - unfused(sum_l * sum_xl)) / determinant;
     if (trial_low > 0) {
       trial_low = 0;
       trial_scale = sum_xl / sum_ll;
     }
     const float error = error_of(trial_scale, trial_low, trial);
     if (error < best_error) {
-      for (int i = 0; i < n; ++i)
-        codes[i] = trial[i];
+      for (int i = 0; i < n; ++i) codes[i] = trial[i];
       best_error = error;
       scale = trial_scale;
       low = trial_low;
@@ -348,25 +305,20 @@ template <class Arch>
   return {scale, -low};
 }
 
-/// x[i] ~ scale * codes[i] for x[i] >= 0, codes in [0, last]: the best of nine
-/// scales by weighted squared error, then up to five sweeps that move one code
-/// at a time where that lowers the error.
+/// x[i] ~ scale * codes[i] for x[i] >= 0, codes in [0, last]: the best of nine scales by weighted
+/// squared error, then up to five sweeps that move one code at a time where that lowers the error.
 ///
 /// Requires  n <= max_search_group; weight is n non-negative numbers.
-/// Returns   the scale; 0 and all codes 0 for a zero group. For a negative x[i]
-/// the code is some
+/// Returns   the scale; 0 and all codes 0 for a zero group. For a negative x[i] the code is some
 ///           number modulo 256, as in the reference.
 /// Source    make_qp_quants; last = nmax.
 template <class Arch>
-[[nodiscard]] float search_nonnegative(int n, int last, const float *x,
-                                       const float *weight,
-                                       std::uint8_t *codes) noexcept {
+[[nodiscard]] float search_nonnegative(int n, int last, const float* x, const float* weight,
+                                       std::uint8_t* codes) noexcept {
   float largest = 0;
-  for (int i = 0; i < n; ++i)
-    largest = largest > x[i] ? largest : x[i];
+  for (int i = 0; i < n; ++i) largest = largest > x[i] ? largest : x[i];
   if (largest < zero_group_magnitude) {
-    for (int i = 0; i < n; ++i)
-      codes[i] = 0;
+    for (int i = 0; i < n; ++i) codes[i] = 0;
     return 0;
   }
   float best_inverse = 0;
@@ -375,16 +327,13 @@ template <class Arch>
   for (int order = 0; order < 9; ++order) {
     const int step = order == 0 ? 0 : (order < 5 ? order - 5 : order - 4);
     const float inverse =
-        (unfused(0.1F * static_cast<float>(step)) + static_cast<float>(last)) /
-        largest;
+        (unfused(0.1F * static_cast<float>(step)) + static_cast<float>(last)) / largest;
     const float scale = 1.0F / inverse;
     float error = 0;
     for (int i = 0; i < n; ++i) {
       const int nearest = rint_even(unfused(inverse * x[i]));
-      // The reference stores the first candidate's levels in bytes and does not
-      // limit them.
-      const int l =
-          order == 0 ? nearest & 255 : (nearest < last ? nearest : last);
+      // The reference stores the first candidate's levels in bytes and does not limit them.
+      const int l = order == 0 ? nearest & 255 : (nearest < last ? nearest : last);
       const float difference = x[i] - unfused(scale * static_cast<float>(l));
       error += unfused(weight[i] * difference * difference);
     }
@@ -411,12 +360,10 @@ template <class Arch>
       const float level = static_cast<float>(codes[i]);
       float others_xl = sum_xl - unfused(w * x[i] * level);
       float others_ll = sum_ll - unfused(w * level * level);
-      if (!(others_xl > 0 && others_ll > 0))
-        continue;
+      if (!(others_xl > 0 && others_ll > 0)) continue;
       const int nearest = rint_even(x[i] * others_ll / others_xl);
       const int moved = nearest < last ? nearest : last;
-      if (moved == codes[i])
-        continue;
+      if (moved == codes[i]) continue;
       const float moved_level = static_cast<float>(moved);
       others_xl += unfused(w * x[i] * moved_level);
       others_ll += unfused(w * moved_level * moved_level);
@@ -427,38 +374,31 @@ template <class Arch>
         changed = true;
       }
     }
-    if (!changed)
-      break;
+    if (!changed) break;
   }
   return sum_ll > 0 ? sum_xl / sum_ll : 0.0F;
 }
 
-/// codes[i] = (x[i] + minimum) / step rounded and limited to [0, last];
-/// unchanged when step is 0.
+/// codes[i] = (x[i] + minimum) / step rounded and limited to [0, last]; unchanged when step is 0.
 template <class Arch>
-void round_affine(int n, int last, const float *x, float step, float minimum,
-                  std::uint8_t *codes) noexcept {
-  if (step == 0)
-    return;
+void round_affine(int n, int last, const float* x, float step, float minimum,
+                  std::uint8_t* codes) noexcept {
+  if (step == 0) return;
   const float shift = unfused(minimum);
   for (int i = 0; i < n; ++i) {
-    codes[i] = static_cast<std::uint8_t>(
-        clamp(rint_even((x[i] + shift) / step), 0, last));
+    codes[i] = static_cast<std::uint8_t>(clamp(rint_even((x[i] + shift) / step), 0, last));
   }
 }
 
-/// codes[i] = x[i] / step rounded, limited to [-last, last) and raised by last;
-/// unchanged when step is 0.
+/// codes[i] = x[i] / step rounded, limited to [-last, last) and raised by last; unchanged when step
+/// is 0.
 template <class Arch>
-void round_symmetric(int n, int last, const float *x, float step,
-                     std::uint8_t *codes) noexcept {
-  if (step == 0)
-    return;
+void round_symmetric(int n, int last, const float* x, float step, std::uint8_t* codes) noexcept {
+  if (step == 0) return;
   for (int i = 0; i < n; ++i) {
-    codes[i] = static_cast<std::uint8_t>(
-        clamp(rint_even(x[i] / step), -last, last - 1) + last);
+    codes[i] = static_cast<std::uint8_t>(clamp(rint_even(x[i] / step), -last, last - 1) + last);
   }
 }
 
-} // namespace SUBBYTE_ABI
-} // namespace subbyte
+}  // namespace SUBBYTE_ABI
+}  // namespace subbyte

@@ -311,11 +311,15 @@ class basic_writer {
                         std::to_string(required));
       }
     }
+    if (size_bytes < 0) {
+      throw_error(errc::bad_shape, printable<Arch>(name),
+                  std::to_string(size_bytes) + " bytes: a size is not negative");
+    }
     const std::optional<index_t> end = checked_add(data_bytes_, size_bytes);
     const std::optional<index_t> next = end ? checked_pad(*end, alignment_) : std::nullopt;
-    if (size_bytes < 0 || !next) {
+    if (!next) {
       throw_error(errc::bad_shape, printable<Arch>(name),
-                  std::to_string(size_bytes) + " bytes are negative or take the file past 2^63");
+                  std::to_string(size_bytes) + " bytes take the file past 2^63");
     }
     if (!names_.emplace(name).second) {
       throw_error(errc::bad_metadata, printable<Arch>(name),

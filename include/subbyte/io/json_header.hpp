@@ -32,6 +32,7 @@ struct json_scalar {
   double real = 0;
   std::string_view text;
 
+  SUBBYTE_INLINE json_scalar() noexcept {}
   [[nodiscard]] SUBBYTE_INLINE bool is_count() const noexcept {
     return kind == json_kind::integer && !negative;
   }

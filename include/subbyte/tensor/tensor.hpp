@@ -23,7 +23,7 @@ inline constexpr uninitialized_t uninitialized{};
 
 namespace detail {
 
-template <class Arch>
+template <class Arch = arch::native>
 [[noreturn, gnu::cold, gnu::noinline]] void reject_extents(errc code, const index_t* extents,
                                                            std::size_t rank,
                                                            std::size_t element_bytes,
@@ -167,7 +167,7 @@ class tensor {
   }
 
   [[noreturn]] SUBBYTE_INLINE void reject(errc code, const char* required) const {
-    detail::reject_extents<arch::native>(code, extents_, Rank, sizeof(T), required);
+    detail::reject_extents(code, extents_, Rank, sizeof(T), required);
   }
 
   T* data_;

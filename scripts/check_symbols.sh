@@ -46,6 +46,21 @@ check() { # compiler optimization
   return $status
 }
 export -f check offenders
+
+# The check itself: a weak function without the flags is seen, one with them is not.
+cat >"$out/planted.cpp" <<'PLANTED'
+namespace subbyte::inline v0 {
+namespace arch::inline isa_000 { struct tag; }
+template <class T> void planted(T*) {}
+inline void also_planted() {}
+}  // namespace subbyte::inline v0
+void f(subbyte::arch::tag* t, int* i) { subbyte::planted(t); subbyte::planted(i); subbyte::also_planted(); }
+PLANTED
+c++ -std=c++20 -O0 -c "$out/planted.cpp" -o "$out/planted.o"
+if [ "$(nm "$out/planted.o" | offenders | grep -c planted)" != 2 ]; then
+  echo "this script does not see the planted weak functions" >&2
+  exit 1
+fi
 export out wide run
 
 for compiler in g++ clang++; do

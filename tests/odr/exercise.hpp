@@ -49,13 +49,10 @@ void exercise_format(fnv1a& hash, subbyte::executor_ref ex) {
   const auto a = matrix(m, k, 2);
   const auto importance = matrix(1, k, 3);
   subbyte::tensor<float, 1> weight(k);
-  for (index_t i = 0; i < k; ++i) {
-    weight(i) = importance(0, i) * importance(0, i) + 0.5F;
-  }
+  for (index_t i = 0; i < k; ++i) weight(i) = importance(0, i) + 1.5F;
 
   const auto plain = subbyte::quantize<F, subbyte::reference, Arch>(w.view(), {}, ex);
-  subbyte::reference weighted;
-  weighted.importance = weight.view();
+  const subbyte::reference weighted{.importance = weight.view()};
   const auto fitted = subbyte::quantize<F, subbyte::reference, Arch>(w.view(), weighted, ex);
   for (const auto* q : {&plain, &fitted}) {
     hash.add(q->view().data(), q->view().size_bytes());

@@ -116,6 +116,17 @@ struct iq4_nl {
     return b;
   }
 
+  /// The same values as value(), looked up in a table of the sixteen products.
+  SUBBYTE_HD_INLINE static constexpr void decode(const iq4_nl& b, float* __restrict out) noexcept {
+    const params p{b.scale};
+    float values[16] = {};
+    for (int code = 0; code < 16; ++code) values[code] = value(code, 0, p);
+    for (int j = 0; j < 16; ++j) {
+      out[j] = values[b.codes_packed[j] & 15];
+      out[j + 16] = values[b.codes_packed[j] >> 4];
+    }
+  }
+
   /// The reference encoder's scale.
   template <class Arch = arch::native>
   [[nodiscard]] SUBBYTE_INLINE static params fit(const float* w, const float* importance) noexcept {

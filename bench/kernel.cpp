@@ -47,8 +47,8 @@ void product(benchmark::State& state, bool transpose) {
     benchmark::ClobberMemory();
   }
   const auto calls = static_cast<double>(state.iterations());
-  state.counters["flop/s"] = benchmark::Counter(
-      calls * 2 * static_cast<double>(m * rows * cols), benchmark::Counter::kIsRate);
+  state.counters["flop/s"] = benchmark::Counter(calls * 2 * static_cast<double>(m * rows * cols),
+                                                benchmark::Counter::kIsRate);
   state.counters["block_bytes/s"] = benchmark::Counter(
       calls * static_cast<double>(w.view().size_bytes()), benchmark::Counter::kIsRate);
 }

@@ -21,7 +21,8 @@ void print_row() {
 }  // namespace
 
 int main() {
-  std::puts("| format | GGUF type | weights per block | bytes | bits per weight | partner | kind |");
+  std::puts(
+      "| format | GGUF type | weights per block | bytes | bits per weight | partner | kind |");
   std::puts("|---|---|---|---|---|---|---|");
   subbyte::for_each_type(subbyte::all_formats{},
                          []<class F>(std::type_identity<F>) { print_row<F>(); });

@@ -16,8 +16,9 @@ TEST_CASE("dequantize: every format equals its block decode, as float, half and 
   for_each_type(all_formats{}, []<class F>(std::type_identity<F>) {
     const index_t rows = 19;
     const index_t cols = 300;
-    const auto w = test::encoded<F>(test::normal_vector(19 * 300, 0.02, 11), rows, cols);
-    const auto expected = test::decoded(w.view());
+    const auto w =
+        test_support::encoded<F>(test_support::normal_vector(19 * 300, 0.02, 11), rows, cols);
+    const auto expected = test_support::decoded(w.view());
     INFO(F::name);
     std::vector<float> out(19 * 300, NAN);
     dequantize(w.view(), {out.data(), rows, cols});
@@ -35,8 +36,8 @@ TEST_CASE("dequantize: every format equals its block decode, as float, half and 
 }
 
 TEST_CASE("dequantize: rows at a pitch are left alone between the columns") {
-  const auto w = test::encoded<q4_1>(test::normal_vector(2 * 40, 1.0, 12), 2, 40);
-  const auto expected = test::decoded(w.view());
+  const auto w = test_support::encoded<q4_1>(test_support::normal_vector(2 * 40, 1.0, 12), 2, 40);
+  const auto expected = test_support::decoded(w.view());
   std::vector<float> out(2 * 50, -1.0F);
   dequantize(w.view(), tensor_view<float, 2, row_pitched>(out.data(), {2, 40}, {50}));
   for (std::size_t i = 0; i < out.size(); ++i) {
@@ -45,8 +46,9 @@ TEST_CASE("dequantize: rows at a pitch are left alone between the columns") {
 }
 
 TEST_CASE("get_rows: any rows in any order, repeated ones too") {
-  const auto w = test::encoded<q6_k>(test::normal_vector(40 * 256, 1.0, 13), 40, 256);
-  const auto all = test::decoded(w.view());
+  const auto w =
+      test_support::encoded<q6_k>(test_support::normal_vector(40 * 256, 1.0, 13), 40, 256);
+  const auto all = test_support::decoded(w.view());
   const std::vector<index_t> indices{39, 0, 7, 7, 12, 0, 39, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 20};
   std::vector<float> out(indices.size() * 256, NAN);
   thread_pool pool(2);

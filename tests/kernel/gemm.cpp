@@ -45,16 +45,16 @@ void check_bound(const std::vector<float>& out, index_t rows, index_t cols, inde
 template <class F>
 void check(problem p) {
   const auto seed = static_cast<std::uint64_t>(p.m * 7919 + p.n * 104729 + p.k);
-  const auto w = test::encoded<F>(
-      test::normal_vector(static_cast<std::size_t>(p.n * p.k), 0.02, seed), p.n, p.k);
-  const auto weights = test::decoded(w.view());
-  const auto a = test::normal_vector(static_cast<std::size_t>(p.m * p.k), 1.0, seed + 1);
-  const auto dy = test::normal_vector(static_cast<std::size_t>(p.m * p.n), 1.0, seed + 2);
+  const auto w = test_support::encoded<F>(
+      test_support::normal_vector(static_cast<std::size_t>(p.n * p.k), 0.02, seed), p.n, p.k);
+  const auto weights = test_support::decoded(w.view());
+  const auto a = test_support::normal_vector(static_cast<std::size_t>(p.m * p.k), 1.0, seed + 1);
+  const auto dy = test_support::normal_vector(static_cast<std::size_t>(p.m * p.n), 1.0, seed + 2);
   const auto weight = [&](index_t r, index_t t) {
     return weights[static_cast<std::size_t>(r * p.k + t)];
   };
   INFO(F::name << " m " << p.m << " n " << p.n << " k " << p.k);
-  test::for_each_enabled_arch([&]<class Arch>(std::type_identity<Arch>) {
+  test_support::for_each_enabled_arch([&]<class Arch>(std::type_identity<Arch>) {
     INFO(Arch::name);
     std::vector<float> c(static_cast<std::size_t>(p.m * p.n), NAN);
     gemm<Arch>(w.view(), {a.data(), p.m, p.k}, {c.data(), p.m, p.n});
@@ -93,8 +93,8 @@ TEST_CASE("gemm: rows at a pitch are left alone between the columns") {
   const index_t m = 3;
   const index_t n = 5;
   const index_t k = 64;
-  const auto w = test::encoded<q8_0>(test::normal_vector(5 * 64, 0.02, 1), n, k);
-  const auto dense = test::normal_vector(3 * 64, 1.0, 2);
+  const auto w = test_support::encoded<q8_0>(test_support::normal_vector(5 * 64, 0.02, 1), n, k);
+  const auto dense = test_support::normal_vector(3 * 64, 1.0, 2);
   std::vector<float> a(3 * 70, 9.0F);
   for (index_t i = 0; i < m; ++i) {
     for (index_t t = 0; t < k; ++t) {
@@ -118,9 +118,9 @@ TEST_CASE("gemm: the result does not depend on the number of threads") {
   const index_t m = 70;
   const index_t n = 150;
   const index_t k = 512;
-  const auto w = test::encoded<q4_k>(test::normal_vector(150 * 512, 0.02, 3), n, k);
-  const auto a = test::normal_vector(70 * 512, 1.0, 4);
-  const auto dy = test::normal_vector(70 * 150, 1.0, 5);
+  const auto w = test_support::encoded<q4_k>(test_support::normal_vector(150 * 512, 0.02, 3), n, k);
+  const auto a = test_support::normal_vector(70 * 512, 1.0, 4);
+  const auto dy = test_support::normal_vector(70 * 150, 1.0, 5);
   std::vector<float> c(70 * 150);
   std::vector<float> dx(70 * 512);
   gemm(w.view(), {a.data(), m, k}, {c.data(), m, n});
@@ -139,8 +139,7 @@ TEST_CASE("gemm: the result does not depend on the number of threads") {
 TEST_CASE("gemm: empty batches and matrices without columns") {
   const block_matrix<q4_0> w(3, 0);
   std::vector<float> c(6, NAN);
-  gemm(w.view(), tensor_view<const float, 2, row_pitched>(c.data(), {2, 0}, {0}),
-       {c.data(), 2, 3});
+  gemm(w.view(), tensor_view<const float, 2, row_pitched>(c.data(), {2, 0}, {0}), {c.data(), 2, 3});
   REQUIRE(c == std::vector<float>(6, 0.0F));
   const block_matrix<q4_0> v(3, 32);
   gemm(v.view(), {c.data(), 0, 32}, {c.data(), 0, 3});

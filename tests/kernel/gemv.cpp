@@ -36,12 +36,13 @@ std::vector<float> specification(const std::vector<float>& w, const std::vector<
 template <class F>
 void check(index_t rows, index_t cols) {
   const auto seed = static_cast<std::uint64_t>(1000 * rows + cols);
-  const auto w = test::encoded<F>(
-      test::normal_vector(static_cast<std::size_t>(rows * cols), 0.02, seed), rows, cols);
-  const auto x = test::normal_vector(static_cast<std::size_t>(cols), 1.0, seed + 1);
-  const auto expected = specification(test::decoded(w.view()), x, static_cast<std::size_t>(rows));
+  const auto w = test_support::encoded<F>(
+      test_support::normal_vector(static_cast<std::size_t>(rows * cols), 0.02, seed), rows, cols);
+  const auto x = test_support::normal_vector(static_cast<std::size_t>(cols), 1.0, seed + 1);
+  const auto expected =
+      specification(test_support::decoded(w.view()), x, static_cast<std::size_t>(rows));
   INFO(F::name << ' ' << rows << " x " << cols);
-  test::for_each_enabled_arch([&]<class Arch>(std::type_identity<Arch>) {
+  test_support::for_each_enabled_arch([&]<class Arch>(std::type_identity<Arch>) {
     INFO(Arch::name);
     std::vector<float> y(static_cast<std::size_t>(rows), NAN);
     gemv<Arch>(w.view(), x, y);
@@ -66,19 +67,20 @@ TEST_CASE("gemv: row counts around the number of rows done together") {
 
 TEST_CASE("gemv: activations past the last column are not read") {
   const index_t cols = 33;
-  const auto w = test::encoded<q8_0>(test::normal_vector(2 * 33, 1.0, 5), 2, cols);
+  const auto w = test_support::encoded<q8_0>(test_support::normal_vector(2 * 33, 1.0, 5), 2, cols);
   // On the heap with no slack, so that the address sanitizer sees a read beyond.
-  const auto x = test::normal_vector(static_cast<std::size_t>(cols), 1.0, 6);
+  const auto x = test_support::normal_vector(static_cast<std::size_t>(cols), 1.0, 6);
   std::vector<float> y(2);
   gemv(w.view(), vector_view<const float>(x.data(), cols), y);
-  REQUIRE(y == specification(test::decoded(w.view()), x, 2));
+  REQUIRE(y == specification(test_support::decoded(w.view()), x, 2));
 }
 
 TEST_CASE("gemv: the result does not depend on the number of threads") {
   const index_t rows = 1000;
   const index_t cols = 256;
-  const auto w = test::encoded<q4_k>(test::normal_vector(1000 * 256, 0.02, 7), rows, cols);
-  const auto x = test::normal_vector(256, 1.0, 8);
+  const auto w =
+      test_support::encoded<q4_k>(test_support::normal_vector(1000 * 256, 0.02, 7), rows, cols);
+  const auto x = test_support::normal_vector(256, 1.0, 8);
   std::vector<float> alone(1000);
   gemv(w.view(), x, alone);
   for (const int threads : {1, 2, 3, 7}) {

@@ -33,8 +33,8 @@ constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
 TEST_CASE("quantize: the bytes do not depend on the number of threads, in any format") {
   const index_t rows = 37;
   const index_t cols = 512;
-  const auto w = test::normal_vector(37 * 512, 0.02, 21);
-  auto importance = test::normal_vector(512, 1.0, 22);
+  const auto w = test_support::normal_vector(37 * 512, 0.02, 21);
+  auto importance = test_support::normal_vector(512, 1.0, 22);
   for (float& v : importance) v *= v;
   for_each_type(all_formats{}, [&]<class F>(std::type_identity<F>) {
     INFO(F::name);
@@ -46,8 +46,7 @@ TEST_CASE("quantize: the bytes do not depend on the number of threads, in any fo
       const auto other = quantize<F>(view, reference{}, pool);
       REQUIRE(same_bytes(plain, other));
       REQUIRE(plain.report.error.mse == other.report.error.mse);
-      REQUIRE(same_bytes(weighted,
-                         quantize<F>(view, reference{.importance = importance}, pool)));
+      REQUIRE(same_bytes(weighted, quantize<F>(view, reference{.importance = importance}, pool)));
     }
   });
 }
@@ -55,7 +54,7 @@ TEST_CASE("quantize: the bytes do not depend on the number of threads, in any fo
 TEST_CASE("quantize: strided weights give the bytes of their dense copy") {
   const index_t rows = 6;
   const index_t cols = 300;
-  const auto w = test::normal_vector(6 * 300, 0.02, 23);
+  const auto w = test_support::normal_vector(6 * 300, 0.02, 23);
   std::vector<float> columns_first(6 * 300);
   for (std::size_t r = 0; r < 6; ++r) {
     for (std::size_t k = 0; k < 300; ++k) columns_first[k * 6 + r] = w[r * 300 + k];
@@ -67,7 +66,7 @@ TEST_CASE("quantize: strided weights give the bytes of their dense copy") {
 }
 
 TEST_CASE("quantize: a cut block is the block of the zero-padded row") {
-  const auto w = test::normal_vector(2 * 40, 1.0, 24);
+  const auto w = test_support::normal_vector(2 * 40, 1.0, 24);
   std::vector<float> padded(2 * 64, 0.0F);
   for (std::size_t i = 0; i < 80; ++i) padded[i / 40 * 64 + i % 40] = w[i];
   const auto cut = quantize<q4_1>(matrix_view<const float>(w.data(), 2, 40));
@@ -79,9 +78,9 @@ TEST_CASE("quantize: a cut block is the block of the zero-padded row") {
 }
 
 TEST_CASE("quantize: the report is the error of the decoded weights") {
-  const auto w = test::normal_vector(5 * 256, 1.0, 25);
+  const auto w = test_support::normal_vector(5 * 256, 1.0, 25);
   const auto q = quantize<q3_k>(matrix_view<const float>(w.data(), 5, 256));
-  const auto back = test::decoded(q.view());
+  const auto back = test_support::decoded(q.view());
   double error = 0;
   double signal = 0;
   double largest = 0;
@@ -100,19 +99,19 @@ TEST_CASE("quantize: the report is the error of the decoded weights") {
 }
 
 TEST_CASE("quantize: formats that hold every float have no error, importance or not") {
-  const auto w = test::normal_vector(3 * 50, 1.0, 26);
+  const auto w = test_support::normal_vector(3 * 50, 1.0, 26);
   const std::vector<float> importance(50, 2.0F);
   const auto q =
       quantize<f32>(matrix_view<const float>(w.data(), 3, 50), reference{.importance = importance});
   REQUIRE(q.report.error.mse == 0);
   REQUIRE(q.report.error.sqnr_db == static_cast<double>(infinity));
-  REQUIRE(test::decoded(q.view()) == w);
+  REQUIRE(test_support::decoded(q.view()) == w);
 }
 
 TEST_CASE("quantize: importance moves the error to the columns that matter less") {
   const index_t rows = 64;
   const index_t cols = 256;
-  const auto w = test::normal_vector(64 * 256, 0.02, 27);
+  const auto w = test_support::normal_vector(64 * 256, 0.02, 27);
   std::vector<float> importance(256);
   for (std::size_t k = 0; k < 256; ++k) importance[k] = k % 4 == 0 ? 100.0F : 0.01F;
   const auto weighted_error = [&](const std::vector<float>& back) {
@@ -129,8 +128,8 @@ TEST_CASE("quantize: importance moves the error to the columns that matter less"
                   INFO(F::name);
                   const auto plain = quantize<F>(view);
                   const auto weighted = quantize<F>(view, reference{.importance = importance});
-                  REQUIRE(weighted_error(test::decoded(weighted.view())) <
-                          weighted_error(test::decoded(plain.view())));
+                  REQUIRE(weighted_error(test_support::decoded(weighted.view())) <
+                          weighted_error(test_support::decoded(plain.view())));
                 });
 }
 
@@ -143,7 +142,7 @@ TEST_CASE("quantize: an empty matrix is an empty matrix") {
 }
 
 TEST_CASE("quantize: NaN and Inf can be taken as zero") {
-  auto w = test::normal_vector(4 * 64, 1.0, 28);
+  auto w = test_support::normal_vector(4 * 64, 1.0, 28);
   auto zeros = w;
   w[70] = not_a_number;
   w[130] = infinity;
@@ -152,12 +151,10 @@ TEST_CASE("quantize: NaN and Inf can be taken as zero") {
   const matrix_view<const float> view(w.data(), 4, 64);
   const matrix_view<const float> expected(zeros.data(), 4, 64);
   const reference policy{.on_non_finite = non_finite::zero};
-  REQUIRE(same_bytes(quantize<q8_0>(view, policy),
-                     quantize<q8_0>(expected)));
+  REQUIRE(same_bytes(quantize<q8_0>(view, policy), quantize<q8_0>(expected)));
   const std::vector<float> importance(64, 1.0F);
   const reference weighted{.importance = importance, .on_non_finite = non_finite::zero};
-  REQUIRE(same_bytes(quantize<q4_0>(view, weighted),
-                     quantize<q4_0>(expected, weighted)));
+  REQUIRE(same_bytes(quantize<q4_0>(view, weighted), quantize<q4_0>(expected, weighted)));
 }
 
 #if defined(__cpp_exceptions)
@@ -178,7 +175,7 @@ error caught(Body&& body) {
 
 TEST_CASE("quantize: the first NaN or Inf in row order is named, for any thread count") {
   for (const float bad : {not_a_number, infinity, -infinity}) {
-    auto w = test::normal_vector(200 * 64, 1.0, 29);
+    auto w = test_support::normal_vector(200 * 64, 1.0, 29);
     w[150 * 64 + 3] = bad;
     w[40 * 64 + 63] = bad;
     w[41 * 64] = bad;
@@ -198,7 +195,7 @@ TEST_CASE("quantize: the first NaN or Inf in row order is named, for any thread 
 }
 
 TEST_CASE("quantize: importance of the wrong length or sign is an error") {
-  const auto w = test::normal_vector(2 * 64, 1.0, 30);
+  const auto w = test_support::normal_vector(2 * 64, 1.0, 30);
   const matrix_view<const float> view(w.data(), 2, 64);
   const auto code_for = [&](const std::vector<float>& importance) {
     return caught([&] { (void)quantize<q4_k>(view, reference{.importance = importance}); }).code();
@@ -212,7 +209,7 @@ TEST_CASE("quantize: importance of the wrong length or sign is an error") {
 }
 
 TEST_CASE("quantize_into: a target of another shape is an error that names both") {
-  const auto w = test::normal_vector(2 * 64, 1.0, 31);
+  const auto w = test_support::normal_vector(2 * 64, 1.0, 31);
   block_matrix<q8_0> target(2, 32);
   const error e =
       caught([&] { quantize_into<q8_0>(matrix_view<const float>(w.data(), 2, 64), target); });

@@ -7,12 +7,13 @@
 #include "subbyte/core/arch.hpp"
 #include "subbyte/core/type_list.hpp"
 
-namespace test {
+namespace test_support {
 
-using all_archs = subbyte::type_list<
-    subbyte::arch::scalar, subbyte::arch::avx2, subbyte::arch::avx_vnni, subbyte::arch::avx512,
-    subbyte::arch::avx512_vnni, subbyte::arch::avx512_bf16, subbyte::arch::amx,
-    subbyte::arch::neon, subbyte::arch::neon_dot, subbyte::arch::neon_i8mm>;
+using all_archs =
+    subbyte::type_list<subbyte::arch::scalar, subbyte::arch::avx2, subbyte::arch::avx_vnni,
+                       subbyte::arch::avx512, subbyte::arch::avx512_vnni,
+                       subbyte::arch::avx512_bf16, subbyte::arch::amx, subbyte::arch::neon,
+                       subbyte::arch::neon_dot, subbyte::arch::neon_i8mm>;
 
 /// Calls body(std::type_identity<Arch>{}) for every enabled arch.
 template <class Body>
@@ -22,4 +23,4 @@ void for_each_enabled_arch(Body&& body) {
   });
 }
 
-}  // namespace test
+}  // namespace test_support

@@ -7,7 +7,7 @@
 #include "subbyte/matrix/block_matrix.hpp"
 #include "subbyte/quantize/reference.hpp"
 
-namespace test {
+namespace test_support {
 
 /// w [rows, cols], row-major, through the format's reference encoder.
 template <class F>
@@ -29,4 +29,4 @@ std::vector<float> decoded(subbyte::block_matrix_view<F> m) {
   return w;
 }
 
-}  // namespace test
+}  // namespace test_support

@@ -8,7 +8,7 @@
 #include <random>
 #include <vector>
 
-namespace test {
+namespace test_support {
 
 /// Uniform in [0, 1).
 inline double uniform(std::mt19937_64& generator) {
@@ -29,4 +29,4 @@ inline std::vector<float> normal_vector(std::size_t count, double deviation, std
   return values;
 }
 
-}  // namespace test
+}  // namespace test_support

@@ -34,13 +34,13 @@ void store_row(block_matrix_view<F> w, index_t r, T* out) noexcept {
 /// W -> out, every weight.
 ///
 /// Shapes    W [n, k]; out [n, k], rows at any pitch, of float, half or bfloat16.
-/// Numerics  float: exact decode, the same bits on every arch. half and bfloat16: rounded to nearest
+/// Numerics  float: exact decode, the same bits on every arch. half and bfloat16: rounded to
+/// nearest
 ///           even from the float; overflow gives Inf.
 /// Cost      reads W once; parallel over rows; no allocation.
 /// Throws    what the executor throws.
 template <class T = float, class Arch = arch::native, class F>
-void dequantize(block_matrix_view<F> w,
-                std::type_identity_t<tensor_view<T, 2, row_pitched>> out,
+void dequantize(block_matrix_view<F> w, std::type_identity_t<tensor_view<T, 2, row_pitched>> out,
                 executor_ref ex = serial) {
   SUBBYTE_EXPECTS(out.extent(0) == w.rows() && out.extent(1) == w.cols());
   ex.for_range(w.rows(), 16, [&](index_t begin, index_t end) noexcept {
@@ -55,8 +55,7 @@ void dequantize(block_matrix_view<F> w,
 /// Throws    what the executor throws.
 template <class T = float, class Arch = arch::native, class F>
 void get_rows(block_matrix_view<F> w, std::type_identity_t<vector_view<const index_t>> indices,
-              std::type_identity_t<tensor_view<T, 2, row_pitched>> out,
-              executor_ref ex = serial) {
+              std::type_identity_t<tensor_view<T, 2, row_pitched>> out, executor_ref ex = serial) {
   SUBBYTE_EXPECTS(out.extent(0) == indices.size() && out.extent(1) == w.cols());
   ex.for_range(indices.size(), 16, [&](index_t begin, index_t end) noexcept {
     for (index_t i = begin; i < end; ++i) {

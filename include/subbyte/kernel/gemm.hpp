@@ -14,11 +14,10 @@ namespace detail {
 
 /// Activation rows x weight rows whose accumulators fit the registers of Arch.
 template <class Arch>
-inline constexpr int tile_rows = std::is_base_of_v<arch::avx512, Arch> ? 4
-                                 : std::is_base_of_v<arch::avx2, Arch> ||
-                                         std::is_base_of_v<arch::neon, Arch>
-                                     ? 2
-                                     : 1;
+inline constexpr int tile_rows =
+    std::is_base_of_v<arch::avx512, Arch>                                        ? 4
+    : std::is_base_of_v<arch::avx2, Arch> || std::is_base_of_v<arch::neon, Arch> ? 2
+                                                                                 : 1;
 
 /// c[i * c_pitch + j] += sum over k of a[i * a_pitch + k] * w[j * w_pitch + k].
 template <class Arch, int Rows, int Columns>
@@ -132,13 +131,13 @@ void gemm_transposed_block(block_matrix_view<F> w, index_t i0, index_t i1, index
 ///
 /// Shapes    A [m, k], rows at any pitch; W [n, k]; C [m, n], rows at any pitch.
 /// Requires  C does not alias A or W.
-/// Numerics  tolerant: |error| <= (k + 1) * eps * sum_k |A W|, eps = 2^-23, the bound of any order of
+/// Numerics  tolerant: |error| <= (k + 1) * eps * sum_k |A W|, eps = 2^-23, the bound of any order
+/// of
 ///           additions; independent of the executor and the thread count, but not of the arch.
 /// Cost      decodes each weight once; parallel over weight rows; no allocation.
 /// Throws    what the executor throws.
 template <class Arch = arch::native, class F>
-void gemm(block_matrix_view<F> w,
-          std::type_identity_t<tensor_view<const float, 2, row_pitched>> a,
+void gemm(block_matrix_view<F> w, std::type_identity_t<tensor_view<const float, 2, row_pitched>> a,
           std::type_identity_t<tensor_view<float, 2, row_pitched>> c, executor_ref ex = serial) {
   SUBBYTE_EXPECTS(a.extent(1) == w.cols());
   SUBBYTE_EXPECTS(c.extent(0) == a.extent(0) && c.extent(1) == w.rows());

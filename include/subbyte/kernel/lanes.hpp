@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/// The sixteen virtual lanes of a float dot product: one order of additions for every register width.
+/// The sixteen virtual lanes of a float dot product: one order of additions for every register
+/// width.
 #pragma once
 
 #include "subbyte/simd/register.hpp"
@@ -8,8 +9,8 @@ namespace subbyte {
 inline namespace SUBBYTE_ABI {
 namespace detail {
 
-/// Sixteen float accumulators in as many registers as Arch needs: one on avx512, two on avx2, four on
-/// neon.
+/// Sixteen float accumulators in as many registers as Arch needs: one on avx512, two on avx2, four
+/// on neon.
 template <class Arch>
 struct lanes {
   using vector = reg<float, Arch>;

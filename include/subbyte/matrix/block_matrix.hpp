@@ -47,8 +47,8 @@ class block_matrix_view {
     return blocks_ + r * blocks_per_row();
   }
   /// Rows [first, first + count) as a matrix of their own.
-  [[nodiscard]] SUBBYTE_HD_INLINE constexpr block_matrix_view row_range(index_t first,
-                                                                   index_t count) const noexcept {
+  [[nodiscard]] SUBBYTE_HD_INLINE constexpr block_matrix_view row_range(
+      index_t first, index_t count) const noexcept {
     SUBBYTE_EXPECTS(first >= 0 && count >= 0 && first + count <= rows_);
     return {blocks_ + first * blocks_per_row(), count, cols_};
   }
@@ -151,13 +151,12 @@ class block_matrix {
 
   SUBBYTE_INLINE static std::size_t checked_bytes(index_t rows, index_t cols) {
     if (rows < 0 || cols < 0) {
-      throw_error(errc::bad_shape, F::name,
-                  std::to_string(rows) + " x " + std::to_string(cols) +
-                      ": extents must not be negative");
+      throw_error(
+          errc::bad_shape, F::name,
+          std::to_string(rows) + " x " + std::to_string(cols) + ": extents must not be negative");
     }
     const index_t row_blocks = ceil_div(cols, F::block_size);
-    const index_t limit =
-        std::numeric_limits<index_t>::max() / static_cast<index_t>(sizeof(F));
+    const index_t limit = std::numeric_limits<index_t>::max() / static_cast<index_t>(sizeof(F));
     if (row_blocks != 0 && rows > limit / row_blocks) {
       throw_error(errc::bad_shape, F::name,
                   std::to_string(rows) + " x " + std::to_string(cols) +

@@ -18,8 +18,8 @@ enum class non_finite {
   zero     ///< quantize a zero in its place
 };
 
-/// A policy for Target: checks its own data against w, throws subbyte::error on bad input, and fills
-/// every block of a target of the same shape. The result does not depend on the executor.
+/// A policy for Target: checks its own data against w, throws subbyte::error on bad input, and
+/// fills every block of a target of the same shape. The result does not depend on the executor.
 template <class Q, class Target>
 concept quantizer_for = requires(const Q& q, weights_view w, Target& target, executor_ref ex) {
   q.apply(w, target, ex);

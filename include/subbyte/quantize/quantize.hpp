@@ -27,9 +27,7 @@ struct quantized {
   block_matrix<F, Arch> matrix;
   quant_report report;
 
-  [[nodiscard]] SUBBYTE_INLINE block_matrix_view<F> view() const& noexcept {
-    return matrix.view();
-  }
+  [[nodiscard]] SUBBYTE_INLINE block_matrix_view<F> view() const& noexcept { return matrix.view(); }
   block_matrix_view<F> view() const&& = delete;
 };
 
@@ -72,7 +70,7 @@ void check_finite(weights_view w, executor_ref ex) {
 /// Throws    bad_shape when the shapes differ; non_finite; what the policy throws. The target's
 ///           content is then unspecified.
 template <class F, class Q = reference, class Arch>
-  requires block_format<F> && quantizer_for<Q, block_matrix<F, Arch>>
+requires block_format<F> && quantizer_for<Q, block_matrix<F, Arch>>
 void quantize_into(weights_view w, block_matrix<F, Arch>& target, const Q& policy = {},
                    executor_ref ex = serial) {
   if (target.rows() != w.extent(0) || target.cols() != w.extent(1)) {
@@ -94,7 +92,7 @@ void quantize_into(weights_view w, block_matrix<F, Arch>& target, const Q& polic
 /// Throws    non_finite, naming the first NaN or Inf, unless the policy says zero; out_of_memory;
 ///           what the policy throws.
 template <class F, class Q = reference, class Arch = arch::native>
-  requires block_format<F> && quantizer_for<Q, block_matrix<F, Arch>>
+requires block_format<F> && quantizer_for<Q, block_matrix<F, Arch>>
 [[nodiscard]] quantized<F, Arch> quantize(weights_view w, const Q& policy = {},
                                           executor_ref ex = serial) {
   block_matrix<F, Arch> matrix(w.extent(0), w.extent(1));

@@ -1,0 +1,3 @@
+#include "subbyte/simd/register.hpp"
+#include "subbyte/simd/register.hpp"
+int main(){}

@@ -70,7 +70,7 @@ TEST_CASE("iq4: nearest gives the upper code on ties, and 15 for NaN") {
   }
   std::mt19937_64 generator(1);
   for (int draw = 0; draw < 20000; ++draw) {
-    const float x = static_cast<float>(140 * (2 * test::uniform(generator) - 1));
+    const float x = static_cast<float>(140 * (2 * test_support::uniform(generator) - 1));
     if (!agrees<iq4>(x, true)) FAIL(x);
   }
   CHECK(iq4::nearest(std::nanf("")) == 15);
@@ -94,7 +94,7 @@ TEST_CASE("fp4_e2m1: nearest gives the lower code on ties, never 8, and 0 for Na
   }
   std::mt19937_64 generator(2);
   for (int draw = 0; draw < 20000; ++draw) {
-    const float x = static_cast<float>(8 * (2 * test::uniform(generator) - 1));
+    const float x = static_cast<float>(8 * (2 * test_support::uniform(generator) - 1));
     if (!agrees<fp4_e2m1>(x, false)) FAIL(x);
   }
   CHECK(fp4_e2m1::nearest(std::nanf("")) == 0);

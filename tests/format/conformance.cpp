@@ -65,12 +65,13 @@ bool same(float a, float b) {
 template <class F>
 std::vector<float> weights(std::uint64_t seed) {
   std::mt19937_64 generator(seed);
-  const double deviation = std::exp2(-20 + 24 * test::uniform(generator));
-  const double offset = seed % 3 == 0 ? deviation * 8 * (test::uniform(generator) - 0.5) : 0;
+  const double deviation = std::exp2(-20 + 24 * test_support::uniform(generator));
+  const double offset =
+      seed % 3 == 0 ? deviation * 8 * (test_support::uniform(generator) - 0.5) : 0;
   std::vector<float> w(F::block_size);
   for (float& v : w) {
-    const double draw = deviation * test::normal(generator) + offset;
-    v = seed % 5 == 4 && test::uniform(generator) < 0.7 ? 0.0F : static_cast<float>(draw);
+    const double draw = deviation * test_support::normal(generator) + offset;
+    v = seed % 5 == 4 && test_support::uniform(generator) < 0.7 ? 0.0F : static_cast<float>(draw);
   }
   return w;
 }
@@ -79,7 +80,7 @@ template <class F>
 std::vector<float> importance(std::uint64_t seed) {
   std::mt19937_64 generator(~seed);
   std::vector<float> v(F::block_size);
-  for (float& x : v) x = static_cast<float>(0.01 + test::uniform(generator));
+  for (float& x : v) x = static_cast<float>(0.01 + test_support::uniform(generator));
   return v;
 }
 
@@ -150,9 +151,9 @@ template <class F>
     const float b = F::value(code + 1, i, p);
     const float middle = 0.5F * a + 0.5F * b;
     for (const float v : {a, middle, std::nextafter(middle, a), std::nextafter(middle, b),
-                          static_cast<float>(a + test::uniform(generator) * (b - a)), 2 * a - b,
-                          1000 * F::value(0, i, p), 1000 * F::value(last, i, p), 0.0F, -0.0F, 1e30F,
-                          -1e30F, 1e-40F, -1e-40F}) {
+                          static_cast<float>(a + test_support::uniform(generator) * (b - a)),
+                          2 * a - b, 1000 * F::value(0, i, p), 1000 * F::value(last, i, p), 0.0F,
+                          -0.0F, 1e30F, -1e30F, 1e-40F, -1e-40F}) {
       if (std::isfinite(v)) check_nearest<F>(v, i, p);
     }
     for (const float v : {HUGE_VALF, -HUGE_VALF, std::nanf("")}) {
@@ -337,7 +338,7 @@ TEST_CASE(
   for_each_grid_format([](auto format) {
     using F = typename decltype(format)::type;
     for (const bool weighted : {false, true}) {
-      const std::vector<float> w = test::normal_vector(F::block_size, 0.02, 9);
+      const std::vector<float> w = test_support::normal_vector(F::block_size, 0.02, 9);
       const std::vector<float> v = importance<F>(9);
       const float energy = mean_square<arch::native>(w.data(), F::block_size);
       const F block = encode<F, arch::native>(w.data(), weighted ? v.data() : nullptr, energy);

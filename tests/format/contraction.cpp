@@ -30,7 +30,7 @@ void check(int last, bool affine, const Code& reference) {
   int sensitive = 0;
   int wrong = 0;
   for (int draw = 0; draw < 2000; ++draw) {
-    const float step = static_cast<float>(0.01 + test::uniform(generator));
+    const float step = static_cast<float>(0.01 + test_support::uniform(generator));
     std::vector<float> w(32);
     const int half_range = (last + 1) / 2;
     w[0] = -static_cast<float>(half_range) * step;

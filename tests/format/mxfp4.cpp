@@ -124,7 +124,7 @@ TEST_CASE("mxfp4: codes are those of a search over the table in fp32, for weight
     std::vector<float> w(32);
     for (float& v : w) {
       // Multiples of 1/4 hit the midpoints between codes; the others are arbitrary.
-      const double draw_in = 16 * test::uniform(generator) - 8;
+      const double draw_in = 16 * test_support::uniform(generator) - 8;
       const double rounded = std::floor(draw_in * 4) / 4;
       v = static_cast<float>(std::ldexp(draw % 2 == 0 ? rounded : draw_in, exponent));
     }

@@ -28,7 +28,7 @@ std::vector<std::vector<float>> groups(int n, std::uint64_t seed) {
   for (int k = 0; k < 300; ++k) {
     std::vector<float> x(static_cast<std::size_t>(n));
     for (float& v : x) {
-      const double z = test::normal(generator);
+      const double z = test_support::normal(generator);
       switch (k % 6) {
         case 0:
           v = static_cast<float>(0.02 * z);
@@ -46,7 +46,7 @@ std::vector<std::vector<float>> groups(int n, std::uint64_t seed) {
           v = static_cast<float>(0.01 * z);
           break;
         default:
-          v = test::uniform(generator) < 0.7 ? 0.0F : static_cast<float>(z);
+          v = test_support::uniform(generator) < 0.7 ? 0.0F : static_cast<float>(z);
       }
     }
     if (k % 6 == 4) x[generator() % x.size()] = 100;
@@ -58,7 +58,7 @@ std::vector<std::vector<float>> groups(int n, std::uint64_t seed) {
 std::vector<float> positive(int n, std::uint64_t seed) {
   std::mt19937_64 generator(seed);
   std::vector<float> w(static_cast<std::size_t>(n));
-  for (float& v : w) v = static_cast<float>(0.05 + test::uniform(generator));
+  for (float& v : w) v = static_cast<float>(0.05 + test_support::uniform(generator));
   return w;
 }
 

@@ -132,7 +132,7 @@ TEST_CASE("denormal weights decode to finite values of no more than 2^-126") {
     using F = typename decltype(format)::type;
     std::mt19937_64 generator(6);
     std::vector<float> w(F::block_size);
-    for (float& v : w) v = static_cast<float>(1e-39 * (2 * test::uniform(generator) - 1));
+    for (float& v : w) v = static_cast<float>(1e-39 * (2 * test_support::uniform(generator) - 1));
     for (const float v : decoded(encoded<F>(w, weighted))) {
       if (!(std::fabs(v) <= 0x1p-126F)) FAIL(v);
     }
@@ -143,7 +143,7 @@ TEST_CASE("a scale above fp16's range is stored as Inf, below it as zero, and th
   for_each_encoder([](auto format, bool weighted) {
     using F = typename decltype(format)::type;
     if constexpr (has_one_half_scale<F>) {
-      const std::vector<float> w = test::normal_vector(F::block_size, 1, 7);
+      const std::vector<float> w = test_support::normal_vector(F::block_size, 1, 7);
       std::vector<float> large = w;
       std::vector<float> small = w;
       for (float& v : large) v *= 0x1p30F;
@@ -175,7 +175,7 @@ TEST_CASE("weights that are not finite, or whose squares overflow, still make a 
     if constexpr (grid_format<F>) {
       for (const float strange : {std::nanf(""), HUGE_VALF, -HUGE_VALF, 3.4028235e38F, 1e30F}) {
         for (const bool all : {false, true}) {
-          std::vector<float> w = test::normal_vector(F::block_size, 0.02, 8);
+          std::vector<float> w = test_support::normal_vector(F::block_size, 0.02, 8);
           if (all) std::fill(w.begin(), w.end(), strange);
           w[1] = strange;
           const F block = encoded<F>(w, weighted);
@@ -214,7 +214,7 @@ TEST_CASE("a NaN scale decodes to NaN everywhere, an Inf scale to nothing finite
   for_each_type(all_formats{}, [](auto format) {
     using F = typename decltype(format)::type;
     if constexpr (has_one_half_scale<F>) {
-      auto u = F::split(encoded<F>(test::normal_vector(F::block_size, 1, 9), false));
+      auto u = F::split(encoded<F>(test_support::normal_vector(F::block_size, 1, 9), false));
       for (const half scale : {half::nearest(std::nanf("")), half::nearest(HUGE_VALF)}) {
         u.params.scale = scale;
         INFO(F::name << ", scale bits " << scale.bits);

@@ -38,7 +38,7 @@ using ints_of = reg<std::int32_t, Arch>;
 /// Runs body<Arch>() for every enabled arch, with its name in the message of a failure.
 template <class Body>
 void for_each_arch(Body body) {
-  test::for_each_enabled_arch([&]<class Arch>(std::type_identity<Arch>) {
+  test_support::for_each_enabled_arch([&]<class Arch>(std::type_identity<Arch>) {
     INFO(Arch::name);
     body.template operator()<Arch>();
   });

@@ -95,7 +95,7 @@ struct operand_pairs {
 /// Runs body for every enabled arch and every element type, named in the message of a failure.
 template <class Body>
 void for_each_register(Body body) {
-  test::for_each_enabled_arch([&]<class Arch>(std::type_identity<Arch>) {
+  test_support::for_each_enabled_arch([&]<class Arch>(std::type_identity<Arch>) {
     subbyte::for_each_type(element_types{}, [&]<class T>(std::type_identity<T>) {
       INFO(Arch::name << ", " << (std::is_same_v<T, float> ? "float" : "integer") << " of "
                       << sizeof(T) << " bytes, " << (T(-1) < T(0) ? "signed" : "unsigned"));
@@ -137,7 +137,7 @@ T wrapped(T x, T y, Operation operation) {
 }  // namespace
 
 TEST_CASE("reg: a register holds 64, 32 or 16 bytes, by family", "[simd]") {
-  test::for_each_enabled_arch([]<class Arch>(std::type_identity<Arch>) {
+  test_support::for_each_enabled_arch([]<class Arch>(std::type_identity<Arch>) {
     constexpr int bytes = std::is_base_of_v<arch::avx512, Arch> ? 64
                           : std::is_base_of_v<arch::avx2, Arch> ? 32
                           : std::is_base_of_v<arch::neon, Arch> ? 16
@@ -227,7 +227,7 @@ TEST_CASE("reg: min and max give their second operand for NaN and for two zeros"
 }
 
 TEST_CASE("reg: abs clears the sign bit, also of NaN", "[simd]") {
-  test::for_each_enabled_arch([]<class Arch>(std::type_identity<Arch>) {
+  test_support::for_each_enabled_arch([]<class Arch>(std::type_identity<Arch>) {
     INFO(Arch::name);
     using Reg = reg<float, Arch>;
     CHECK(binary<Reg>([](Reg a, Reg) { return abs(a); },
@@ -237,7 +237,7 @@ TEST_CASE("reg: abs clears the sign bit, also of NaN", "[simd]") {
 
 TEST_CASE("reg: fma rounds once", "[simd]") {
   const operand_pairs<float> in;
-  test::for_each_enabled_arch([&]<class Arch>(std::type_identity<Arch>) {
+  test_support::for_each_enabled_arch([&]<class Arch>(std::type_identity<Arch>) {
     INFO(Arch::name);
     using Reg = reg<float, Arch>;
     tally result;
@@ -260,7 +260,7 @@ TEST_CASE("reg: fma rounds once", "[simd]") {
 }
 
 TEST_CASE("reg: unfused keeps a product from being fused into a later sum", "[simd]") {
-  test::for_each_enabled_arch([]<class Arch>(std::type_identity<Arch>) {
+  test_support::for_each_enabled_arch([]<class Arch>(std::type_identity<Arch>) {
     INFO(Arch::name);
     using Reg = reg<float, Arch>;
     float found[Reg::size];
@@ -272,7 +272,7 @@ TEST_CASE("reg: unfused keeps a product from being fused into a later sum", "[si
 
 TEST_CASE("reg: to_float rounds to nearest even", "[simd]") {
   const operand_pairs<std::int32_t> in;
-  test::for_each_enabled_arch([&]<class Arch>(std::type_identity<Arch>) {
+  test_support::for_each_enabled_arch([&]<class Arch>(std::type_identity<Arch>) {
     INFO(Arch::name);
     using Reg = reg<std::int32_t, Arch>;
     tally result;
@@ -290,7 +290,7 @@ TEST_CASE("reg: to_float rounds to nearest even", "[simd]") {
 }
 
 TEST_CASE("reg: bit_cast between element types keeps the bytes", "[simd]") {
-  test::for_each_enabled_arch([]<class Arch>(std::type_identity<Arch>) {
+  test_support::for_each_enabled_arch([]<class Arch>(std::type_identity<Arch>) {
     std::uint8_t bytes[64];
     for (int i = 0; i < 64; ++i) bytes[i] = static_cast<std::uint8_t>(251 * i + 3);
     const auto packed = reg<std::uint8_t, Arch>::load(bytes);

@@ -1,3 +1,0 @@
-#include "subbyte/simd/register.hpp"
-#include "subbyte/simd/register.hpp"
-int main(){}

@@ -51,7 +51,8 @@ part_floors() { scripts/check_floors.py --self-test && scripts/check_floors.py; 
 part_dev_build() { configure_and_build dev; }
 part_dev_tests() { ctest --preset dev; }
 part_clang() { suite clang; }
-part_asan_ubsan() { suite asan-ubsan; }
+# Compiling with both sanitizers is slow: the folders where memory, conversions or files are handled.
+part_asan_ubsan() { subset asan-ubsan tensor exec matrix format quantize kernel metrics io checkpoint; }
 part_tsan() { subset tsan exec; }
 part_no_exceptions() { suite no-exceptions; }
 # shellcheck disable=SC2086

@@ -35,16 +35,16 @@ done
 [ ${#compilers[@]} -gt 0 ] || { echo "neither g++ nor clang++ is there" >&2; exit 1; }
 
 export out
-common="-std=c++20 -Iinclude -Itests -DSUBBYTE_GOLDEN_DIR=\"$PWD/tests/golden\""
-export common
 catch_libraries=
 if [ -e /usr/include/catch2/catch_all.hpp ]; then catch_libraries="-lCatch2Main -lCatch2"; fi
 export catch_libraries
 
 one() { # compiler arch optimization
   local name="$1 -march=$2 $3" file="$out/$1$3-$2"
-  if eval "$1 $common $3 -march=$2 tests/format/golden.cpp '$out/main-$1.o' $catch_libraries -pthread -o '$file'" \
-    >"$file.log" 2>&1 && "$file" '~[slow]' >>"$file.log" 2>&1; then
+  # shellcheck disable=SC2086
+  if "$1" -std=c++20 "$3" "-march=$2" -Iinclude -Itests "-DSUBBYTE_GOLDEN_DIR=\"$PWD/tests/golden\"" \
+    tests/format/golden.cpp "$out/main-$1.o" $catch_libraries -o "$file" >"$file.log" 2>&1 &&
+    "$file" '~[slow]' >>"$file.log" 2>&1; then
     printf 'passed  %s\n' "$name"
     rm -f "$file"
   else
@@ -55,7 +55,7 @@ one() { # compiler arch optimization
 export -f one
 
 for compiler in "${compilers[@]}"; do
-  eval "$compiler $common -O0 -c tests/support/main.cpp -o '$out/main-$compiler.o'"
+  "$compiler" -std=c++20 -O0 -c tests/support/main.cpp -o "$out/main-$compiler.o"
 done
 for compiler in "${compilers[@]}"; do
   for arch in "${archs[@]}"; do

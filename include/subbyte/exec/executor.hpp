@@ -108,7 +108,7 @@ class executor_ref {
 
 /// Runs everything in one piece on the calling thread.
 struct serial_executor {
-  SUBBYTE_INLINE constexpr int concurrency() const noexcept { return 1; }
+  [[nodiscard]] SUBBYTE_INLINE constexpr int concurrency() const noexcept { return 1; }
   SUBBYTE_INLINE void for_range(index_t n, index_t, range_fn f, void* body) const noexcept {
     if (n > 0) f(body, 0, n);
   }

@@ -174,7 +174,7 @@ class basic_thread_pool {
     }
   }
 
-  bool called() const noexcept {
+  [[nodiscard]] bool called() const noexcept {
     return first_.load(std::memory_order_relaxed) != nullptr ||
            stopping_.load(std::memory_order_relaxed);
   }

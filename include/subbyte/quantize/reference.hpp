@@ -79,7 +79,7 @@ struct reference {
 
   static constexpr float max_float = 3.40282347e+38F;
 
-  SUBBYTE_INLINE float finite(float v) const noexcept {
+  [[nodiscard]] SUBBYTE_INLINE float finite(float v) const noexcept {
     return on_non_finite == non_finite::zero && !(v >= -max_float && v <= max_float) ? 0.0F : v;
   }
 };

@@ -135,7 +135,7 @@ class tensor {
   void view() const&& = delete;
 
  private:
-  SUBBYTE_INLINE std::size_t bytes() const noexcept {
+  [[nodiscard]] SUBBYTE_INLINE std::size_t bytes() const noexcept {
     return static_cast<std::size_t>(size()) * sizeof(T);
   }
 

@@ -67,7 +67,7 @@ struct stored_strides {
   SUBBYTE_HD_INLINE constexpr void set(std::size_t d, index_t stride) noexcept {
     if (d < Count) values[d] = stride;
   }
-  SUBBYTE_HD_INLINE constexpr index_t get(std::size_t d) const noexcept {
+  [[nodiscard]] SUBBYTE_HD_INLINE constexpr index_t get(std::size_t d) const noexcept {
     return d < Count ? values[d] : 1;
   }
 };
@@ -182,13 +182,13 @@ class tensor_view : private detail::stored_strides<detail::stored_stride_count<R
 
   SUBBYTE_HD_INLINE static constexpr std::size_t rank() noexcept { return Rank; }
 
-  SUBBYTE_HD_INLINE constexpr index_t extent(std::size_t d) const noexcept {
+  [[nodiscard]] SUBBYTE_HD_INLINE constexpr index_t extent(std::size_t d) const noexcept {
     SUBBYTE_EXPECTS(d < Rank);
     return extents_[d];
   }
 
   /// Elements from one index to the next along dimension d.
-  SUBBYTE_HD_INLINE constexpr index_t stride(std::size_t d) const noexcept {
+  [[nodiscard]] SUBBYTE_HD_INLINE constexpr index_t stride(std::size_t d) const noexcept {
     SUBBYTE_EXPECTS(d < Rank);
     if constexpr (stride_count > 0) {
       return strides_base::get(d);
@@ -198,15 +198,15 @@ class tensor_view : private detail::stored_strides<detail::stored_stride_count<R
   }
 
   /// The number of elements.
-  SUBBYTE_HD_INLINE constexpr index_t size() const noexcept {
+  [[nodiscard]] SUBBYTE_HD_INLINE constexpr index_t size() const noexcept {
     index_t product = 1;
     for (std::size_t d = 0; d < Rank; ++d) product *= extents_[d];
     return product;
   }
 
-  SUBBYTE_HD_INLINE constexpr bool empty() const noexcept { return size() == 0; }
+  [[nodiscard]] SUBBYTE_HD_INLINE constexpr bool empty() const noexcept { return size() == 0; }
 
-  SUBBYTE_HD_INLINE constexpr T* data() const noexcept { return data_; }
+  [[nodiscard]] SUBBYTE_HD_INLINE constexpr T* data() const noexcept { return data_; }
 
   /// The element at one index per dimension.
   template <std::integral... I>
@@ -239,7 +239,7 @@ class tensor_view : private detail::stored_strides<detail::stored_stride_count<R
   }
 
  private:
-  SUBBYTE_HD_INLINE constexpr index_t dense_stride(std::size_t d) const noexcept {
+  [[nodiscard]] SUBBYTE_HD_INLINE constexpr index_t dense_stride(std::size_t d) const noexcept {
     index_t product = 1;
     for (std::size_t e = d + 1; e < Rank; ++e) product *= extents_[e];
     return product;

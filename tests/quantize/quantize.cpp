@@ -11,6 +11,7 @@
 #include "subbyte/format/list.hpp"
 #include "support/blocks.hpp"
 #include "support/catch.hpp"
+#include "support/error_of.hpp"
 #include "support/random.hpp"
 
 using namespace subbyte;
@@ -108,31 +109,6 @@ TEST_CASE("quantize: formats that hold every float have no error, importance or 
   REQUIRE(test_support::decoded(q.view()) == w);
 }
 
-TEST_CASE("quantize: importance moves the error to the columns that matter less") {
-  const index_t rows = 64;
-  const index_t cols = 256;
-  const auto w = test_support::normal_vector(64 * 256, 0.02, 27);
-  std::vector<float> importance(256);
-  for (std::size_t k = 0; k < 256; ++k) importance[k] = k % 4 == 0 ? 100.0F : 0.01F;
-  const auto weighted_error = [&](const std::vector<float>& back) {
-    double sum = 0;
-    for (std::size_t i = 0; i < w.size(); ++i) {
-      const double e = static_cast<double>(w[i]) - static_cast<double>(back[i]);
-      sum += static_cast<double>(importance[i % 256]) * e * e;
-    }
-    return sum;
-  };
-  const matrix_view<const float> view(w.data(), rows, cols);
-  for_each_type(type_list<q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs>{},
-                [&]<class F>(std::type_identity<F>) {
-                  INFO(F::name);
-                  const auto plain = quantize<F>(view);
-                  const auto weighted = quantize<F>(view, reference{.importance = importance});
-                  REQUIRE(weighted_error(test_support::decoded(weighted.view())) <
-                          weighted_error(test_support::decoded(plain.view())));
-                });
-}
-
 TEST_CASE("quantize: an empty matrix is an empty matrix") {
   const auto q = quantize<q4_k>(matrix_view<const float>(nullptr, 0, 256));
   REQUIRE(q.view().rows() == 0);
@@ -141,37 +117,7 @@ TEST_CASE("quantize: an empty matrix is an empty matrix") {
   REQUIRE(no_columns.view().size_bytes() == 0);
 }
 
-TEST_CASE("quantize: NaN and Inf can be taken as zero") {
-  auto w = test_support::normal_vector(4 * 64, 1.0, 28);
-  auto zeros = w;
-  w[70] = not_a_number;
-  w[130] = infinity;
-  w[131] = -infinity;
-  zeros[70] = zeros[130] = zeros[131] = 0;
-  const matrix_view<const float> view(w.data(), 4, 64);
-  const matrix_view<const float> expected(zeros.data(), 4, 64);
-  const reference policy{.on_non_finite = non_finite::zero};
-  REQUIRE(same_bytes(quantize<q8_0>(view, policy), quantize<q8_0>(expected)));
-  const std::vector<float> importance(64, 1.0F);
-  const reference weighted{.importance = importance, .on_non_finite = non_finite::zero};
-  REQUIRE(same_bytes(quantize<q4_0>(view, weighted), quantize<q4_0>(expected, weighted)));
-}
-
 #if defined(__cpp_exceptions)
-namespace {
-
-template <class Body>
-error caught(Body&& body) {
-  try {
-    body();
-  } catch (const error& e) {
-    return e;
-  }
-  FAIL("no error was thrown");
-  return error(errc::io, "", "");
-}
-
-}  // namespace
 
 TEST_CASE("quantize: the first NaN or Inf in row order is named, for any thread count") {
   for (const float bad : {not_a_number, infinity, -infinity}) {
@@ -181,7 +127,7 @@ TEST_CASE("quantize: the first NaN or Inf in row order is named, for any thread 
     w[41 * 64] = bad;
     for (const int threads : {1, 4}) {
       thread_pool pool(threads);
-      const error e = caught([&] {
+      const error e = test_support::error_of([&] {
         (void)quantize<q4_k>(matrix_view<const float>(w.data(), 200, 64), reference{}, pool);
       });
       REQUIRE(e.code() == errc::non_finite);
@@ -194,25 +140,11 @@ TEST_CASE("quantize: the first NaN or Inf in row order is named, for any thread 
   (void)quantize<f32>(matrix_view<const float>(large.data(), 1, 64));
 }
 
-TEST_CASE("quantize: importance of the wrong length or sign is an error") {
-  const auto w = test_support::normal_vector(2 * 64, 1.0, 30);
-  const matrix_view<const float> view(w.data(), 2, 64);
-  const auto code_for = [&](const std::vector<float>& importance) {
-    return caught([&] { (void)quantize<q4_k>(view, reference{.importance = importance}); }).code();
-  };
-  REQUIRE(code_for(std::vector<float>(63, 1.0F)) == errc::bad_shape);
-  std::vector<float> bad(64, 1.0F);
-  for (const float v : {-1.0F, not_a_number, infinity}) {
-    bad[5] = v;
-    REQUIRE(code_for(bad) == errc::non_finite);
-  }
-}
-
 TEST_CASE("quantize_into: a target of another shape is an error that names both") {
   const auto w = test_support::normal_vector(2 * 64, 1.0, 31);
   block_matrix<q8_0> target(2, 32);
-  const error e =
-      caught([&] { quantize_into<q8_0>(matrix_view<const float>(w.data(), 2, 64), target); });
+  const error e = test_support::error_of(
+      [&] { quantize_into<q8_0>(matrix_view<const float>(w.data(), 2, 64), target); });
   REQUIRE(e.code() == errc::bad_shape);
   REQUIRE(std::string(e.what()) == "q8_0: target is 2 x 32, the weights are 2 x 64");
 }

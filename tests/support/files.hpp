@@ -18,6 +18,7 @@
 
 #include "subbyte/core/error.hpp"
 #include "support/catch.hpp"
+#include "support/error_of.hpp"
 
 namespace test_support {
 
@@ -142,19 +143,6 @@ class byte_string {
 
   bytes content;
 };
-
-/// What a call that must fail throws; fails the test if it returns.
-template <class Call>
-[[nodiscard]] subbyte::error error_of(Call&& call) {
-  std::optional<subbyte::error> caught;
-  try {
-    call();
-  } catch (const subbyte::error& e) {
-    caught = e;
-  }
-  if (!caught) FAIL("no subbyte::error was thrown");
-  return *caught;
-}
 
 [[nodiscard]] inline bool contains(std::string_view text, std::string_view part) {
   return text.find(part) != std::string_view::npos;

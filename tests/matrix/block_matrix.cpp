@@ -106,6 +106,7 @@ TEST_CASE("block_matrix: extents that cannot be are errors that name them") {
   REQUIRE(code_of(4, -1) == errc::bad_shape);
   REQUIRE(code_of(huge, 64) == errc::bad_shape);
   REQUIRE(code_of(huge / 16, 64) == errc::bad_shape);
+  REQUIRE(code_of(huge / 64, 1 << 12) == errc::bad_shape);  // fits by rows, not by their blocks
   REQUIRE(code_of(index_t{1} << 50, 1 << 10) == errc::out_of_memory);
 }
 #endif

@@ -2,6 +2,8 @@
 #include "subbyte/quantize/reference.hpp"
 
 #include <cstring>
+#include <fstream>
+#include <iterator>
 #include <limits>
 #include <string>
 #include <vector>
@@ -28,7 +30,41 @@ bool same_bytes(const quantized<F>& first, const quantized<F>& second) {
 constexpr float infinity = std::numeric_limits<float>::infinity();
 constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
 
+template <class T>
+std::vector<T> read_values(const std::string& file) {
+  std::ifstream in(std::string(SUBBYTE_GOLDEN_DIR "/ggml/") + file, std::ios::binary);
+  const std::string bytes{std::istreambuf_iterator<char>(in), {}};
+  std::vector<T> values(bytes.size() / sizeof(T));
+  std::memcpy(values.data(), bytes.data(), values.size() * sizeof(T));
+  return values;
+}
+
 }  // namespace
+
+TEST_CASE("reference: whole matrices through quantize have the bytes of ggml's file quantizer") {
+  constexpr index_t rows = 16;
+  constexpr index_t cols = 512;
+  const auto importance = read_values<float>("imatrix/im512.f32");
+  for (const std::string set : {"gaussian", "heavy"}) {
+    const auto w = read_values<float>("input/" + set + ".f32");
+    REQUIRE(w.size() == rows * cols);
+    const matrix_view<const float> view(w.data(), rows, cols);
+    for_each_type(type_list<q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs>{},
+                  [&]<class F>(std::type_identity<F>) {
+                    std::string type = F::name;  // the files are spelled as in ggml: q4_K
+                    if (type.ends_with("_k")) type.back() = 'K';
+                    INFO(set << ' ' << type);
+                    for (const bool weighted : {false, true}) {
+                      const auto q = quantize<F>(
+                          view, weighted ? reference{.importance = importance} : reference{});
+                      const auto expected = read_values<std::uint8_t>(
+                          "q/" + set + "/" + type + (weighted ? ".im.bin" : ".bin"));
+                      REQUIRE(static_cast<index_t>(expected.size()) == q.view().size_bytes());
+                      REQUIRE(std::memcmp(q.view().data(), expected.data(), expected.size()) == 0);
+                    }
+                  });
+  }
+}
 
 TEST_CASE("reference: importance moves the error to the columns that matter less") {
   const index_t rows = 64;

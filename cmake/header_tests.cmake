@@ -60,10 +60,11 @@ if(CUDAToolkit_FOUND AND CUDAToolkit_NVCC_EXECUTABLE)
     set(object "${CMAKE_CURRENT_BINARY_DIR}/headers/${name}.o")
     add_custom_command(
       OUTPUT "${object}"
-      COMMAND "${CUDAToolkit_NVCC_EXECUTABLE}" -std=c++20 -arch=sm_80 -Werror all-warnings
+      COMMAND "${CUDAToolkit_NVCC_EXECUTABLE}" -std=c++20 -Werror all-warnings
+              -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a
               -I "${PROJECT_SOURCE_DIR}/include" -c "${unit}" -o "${object}"
       DEPENDS "${unit}" ${device_headers}
-      COMMENT "Compiling ${name} for sm_80" VERBATIM)
+      COMMENT "Compiling ${name} for sm_80 and sm_90a" VERBATIM)
     list(APPEND device_objects "${object}")
   endforeach()
   add_custom_target(subbyte_test_device ALL DEPENDS ${device_objects})

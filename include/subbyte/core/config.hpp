@@ -76,8 +76,7 @@
                     SUBBYTE_WITH_AVX512_VNNI, SUBBYTE_WITH_AVX512_BF16, SUBBYTE_WITH_AMX, \
                     SUBBYTE_WITH_NEON, SUBBYTE_WITH_NEON_DOT, SUBBYTE_WITH_NEON_I8MM)
 
-/// A function with no symbol of its own (see docs/decisions for why: mixed -m flags in one
-/// program).
+/// A function with no symbol of its own (docs/decisions/007: mixed -m flags in one program).
 #define SUBBYTE_INLINE __attribute__((always_inline)) inline
 
 /// A function that may run on the host and on a CUDA device.

@@ -57,8 +57,8 @@ SUBBYTE_HD_INLINE constexpr void unpack_6bit_pairs(const std::uint8_t* bytes, st
 ///
 /// Without importance the error weight of x is |x| plus the group's root mean square, and the
 /// largest scale and minimum become 63. With importance it is importance * sqrt(2 * block mean
-/// square
-/// + x^2), and the scales and minimums are themselves searched under the groups' total weights.
+/// square + x^2), and the scales and minimums are themselves searched under the groups' total
+/// weights.
 /// Codes are then rounded anew with the stored params, except where a group's scale is stored as 0.
 /// Source  ggml quantize_row_q4_K_ref and quantize_row_q4_K_impl, and their q5_K counterparts.
 template <class Arch>

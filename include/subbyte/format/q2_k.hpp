@@ -16,9 +16,8 @@ inline namespace SUBBYTE_ABI {
 /// Layout   offset 0 scales_packed:u8[16] | 16 codes_packed:u8[64] | 80 scale:f16 | 82 minimum:f16.
 ///          scales_packed[g]: low nibble the scale of group g, high nibble its minimum. Byte l of
 ///          half h of codes_packed (32 h + l, l < 32): bits 2r, 2r + 1 are weight 128 h + 32 r + l.
-/// Value    scale * scales[g] * code - minimum * minimums[g], g = i / 16: products exact in fp32,
-/// one
-///          rounding in the subtraction.
+/// Value    scale * scales[g] * code - minimum * minimums[g], g = i / 16: products exact in
+///          fp32, one rounding in the subtraction.
 /// Partner  q8_k
 /// Zero row all bytes 0.
 /// Source   GGUF tensor type 10; ggml `block_q2_K` (scales, qs = the packed arrays; d, dmin =

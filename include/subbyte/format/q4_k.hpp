@@ -15,9 +15,8 @@ inline namespace SUBBYTE_ABI {
 /// Layout   offset 0 scale:f16 | 2 minimum:f16 | 4 scales_packed:u8[12] | 16 codes_packed:u8[128].
 ///          scales_packed: see pack_6bit_pairs. Byte l of quarter q (32 q + l, l < 32): low nibble
 ///          weight 64 q + l, high nibble weight 64 q + 32 + l.
-/// Value    scale * scales[g] * code - minimum * minimums[g], g = i / 32: products exact in fp32,
-/// one
-///          rounding in the subtraction.
+/// Value    scale * scales[g] * code - minimum * minimums[g], g = i / 32: products exact in
+///          fp32, one rounding in the subtraction.
 /// Partner  q8_k
 /// Zero row all bytes 0.
 /// Source   GGUF tensor type 12; ggml `block_q4_K` (d, dmin = scale, minimum; qs = codes_packed).

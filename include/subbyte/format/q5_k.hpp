@@ -17,9 +17,8 @@ inline namespace SUBBYTE_ABI {
 ///          scales_packed: see pack_6bit_pairs. Byte l of quarter q of codes_low (32 q + l, l <
 ///          32): low nibble weight 64 q + l, high nibble weight 64 q + 32 + l. Bit g of
 ///          codes_high[l]: bit 4 of the code of weight 32 g + l.
-/// Value    scale * scales[g] * code - minimum * minimums[g], g = i / 32: products exact in fp32,
-/// one
-///          rounding in the subtraction.
+/// Value    scale * scales[g] * code - minimum * minimums[g], g = i / 32: products exact in
+///          fp32, one rounding in the subtraction.
 /// Partner  q8_k
 /// Zero row all bytes 0.
 /// Source   GGUF tensor type 13; ggml `block_q5_K` (d, dmin = scale, minimum; qh = codes_high, qs =

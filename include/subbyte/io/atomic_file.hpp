@@ -29,9 +29,8 @@ inline namespace SUBBYTE_ABI {
 /// to is replaced and the link stays.
 ///
 /// Cost      64 KiB of buffer; commit() waits for the disk.
-/// Throws    io with the path: no such directory, no permission, a target that is not a regular
-/// file
-///           or not writable, a full disk; bad_argument for a path with a NUL byte.
+/// Throws    io with the path: no such directory, no permission, a target that is not a
+///           regular file or not writable, a full disk; bad_argument for a path with a NUL byte.
 template <class Arch>
 class basic_atomic_file {
  public:

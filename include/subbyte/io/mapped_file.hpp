@@ -23,9 +23,8 @@ inline namespace SUBBYTE_ABI {
 /// Requires  nobody shortens the file while it is mapped: reading past its new end is a SIGBUS, as
 ///           with every mapping. A file that is replaced by renaming stays intact here.
 /// Cost      no bytes are read until they are touched.
-/// Throws    io for what is missing, unreadable, a directory or not a regular file; truncated for
-/// an
-///           empty file; bad_argument for a path with a NUL byte.
+/// Throws    io for what is missing, unreadable, a directory or not a regular file; truncated
+///           for an empty file; bad_argument for a path with a NUL byte.
 template <class Arch>
 class basic_mapped_file {
  public:

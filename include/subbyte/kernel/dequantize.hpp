@@ -34,9 +34,8 @@ void store_row(block_matrix_view<F> w, index_t r, T* out) noexcept {
 /// W -> out, every weight.
 ///
 /// Shapes    W [n, k]; out [n, k], rows at any pitch, of float, half or bfloat16.
-/// Numerics  float: exact decode, the same bits on every arch. half and bfloat16: rounded to
-/// nearest
-///           even from the float; overflow gives Inf.
+/// Numerics  float: exact decode, the same bits on every arch. half and bfloat16: rounded
+///           to nearest even from the float; overflow gives Inf.
 /// Cost      reads W once; parallel over rows; no allocation.
 /// Throws    what the executor throws.
 template <class T = float, class Arch = arch::native, class F>

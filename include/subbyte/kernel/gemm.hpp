@@ -131,9 +131,8 @@ void gemm_transposed_block(block_matrix_view<F> w, index_t i0, index_t i1, index
 ///
 /// Shapes    A [m, k], rows at any pitch; W [n, k]; C [m, n], rows at any pitch.
 /// Requires  C does not alias A or W.
-/// Numerics  tolerant: |error| <= (k + 1) * eps * sum_k |A W|, eps = 2^-23, the bound of any order
-/// of
-///           additions; independent of the executor and the thread count, but not of the arch.
+/// Numerics  tolerant: |error| <= (k + 1) * eps * sum_k |A W|, eps = 2^-23, the bound of any
+///           order of additions; independent of the executor and the thread count, not of the arch.
 /// Cost      decodes each weight once; parallel over weight rows; no allocation.
 /// Throws    what the executor throws.
 template <class Arch = arch::native, class F>

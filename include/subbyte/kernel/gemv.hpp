@@ -47,9 +47,8 @@ void dot_rows(block_matrix_view<F> w, index_t first, const float* x, float* y) n
 ///
 /// Shapes    W [n, k]; x [k]; y [n].
 /// Requires  y does not alias x or W.
-/// Numerics  consistent: sixteen virtual lanes, lane = column % 16, each lane a chain of fma in
-/// column
-///           order, then a halving tree; the same bits on every arch, executor and thread count.
+/// Numerics  consistent: sixteen virtual lanes, lane = column % 16, each lane a chain of fma
+///           in column order, then a halving tree; the same bits on every arch and executor.
 /// Cost      reads W once; parallel over rows; no allocation.
 /// Throws    what the executor throws.
 template <class Arch = arch::native, class F>

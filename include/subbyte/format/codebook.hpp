@@ -43,16 +43,23 @@ struct iq4 {
     return static_cast<float>(level(code));
   }
 
-  /// Ties go to the upper code, as in the reference encoders. NaN gives 15.
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int nearest(float x) noexcept {
-    // Bisection over the midpoints of neighbours, without a branch to mispredict. All differences
-    // near a midpoint are exact in fp32, so comparing with it is comparing distances.
+  /// What lies below this and not below upper_bound(code - 1) is nearest to `code`; code in [0,
+  /// 14].
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr float upper_bound(int code) noexcept {
+    // Midpoints of neighbours. All differences near a midpoint are exact in fp32, so comparing with
+    // it is comparing distances.
     constexpr float midpoints[15] = {-115.5F, -93.5F, -74.0F, -57.0F, -42.0F, -28.5F, -16.0F, -4.5F,
                                      7.0F,    19.0F,  31.5F,  45.5F,  61.0F,  79.0F,  101.0F};
-    int code = !(x < midpoints[7]) ? 8 : 0;
-    code += !(x < midpoints[code + 3]) ? 4 : 0;
-    code += !(x < midpoints[code + 1]) ? 2 : 0;
-    code += !(x < midpoints[code]) ? 1 : 0;
+    return midpoints[code];
+  }
+
+  /// Ties go to the upper code, as in the reference encoders. NaN gives 15.
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int nearest(float x) noexcept {
+    // Bisection, without a branch to mispredict.
+    int code = !(x < upper_bound(7)) ? 8 : 0;
+    code += !(x < upper_bound(code + 3)) ? 4 : 0;
+    code += !(x < upper_bound(code + 1)) ? 2 : 0;
+    code += !(x < upper_bound(code)) ? 1 : 0;
     return code;
   }
 };

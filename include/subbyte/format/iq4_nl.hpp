@@ -2,15 +2,37 @@
 /// IQ4_NL: 32 weights, one fp16 scale, 4-bit indices into a non-uniform table.
 #pragma once
 
+#include <utility>  // std::integer_sequence
+
 #include "subbyte/format/codebook.hpp"
 #include "subbyte/format/concepts.hpp"
 #include "subbyte/format/search.hpp"
 #include "subbyte/fwd.hpp"
+#include "subbyte/num/float_lanes.hpp"
 #include "subbyte/num/half.hpp"
 #include "subbyte/num/rounding.hpp"
 
 namespace subbyte {
 inline namespace SUBBYTE_ABI {
+
+/// iq4::value(iq4::nearest(x)) in every lane.
+template <class Arch, int N>
+[[nodiscard]] SUBBYTE_INLINE float_lanes<Arch, N> iq4_levels(
+    const float_lanes<Arch, N>& x) noexcept {
+  using lanes = float_lanes<Arch, N>;
+  lanes level = lanes::broadcast(iq4::value(15));
+  const auto lower = [&]<int code>(std::integral_constant<int, code>) {
+    constexpr float bound = iq4::upper_bound(code);
+    constexpr float value = iq4::value(code);
+    level = select(x < lanes::broadcast(bound), lanes::broadcast(value), level);
+  };
+  // Unrolled by hand: compilers keep the loop, and the tables with it.
+  [&]<int... up>(std::integer_sequence<int, up...>) {
+    (lower(std::integral_constant<int, 14 - up>{}), ...);
+  }
+  (std::make_integer_sequence<int, 15>{});
+  return level;
+}
 
 /// x[i] ~ scale * iq4::value(code): the least weighted squared error among 16 scales, each
 /// refitted to its codes. The first puts the weight of largest magnitude at +127, the others at
@@ -24,24 +46,32 @@ template <class Arch>
 [[nodiscard]] float search_iq4(const float* x, const float* weight) noexcept {
   const float extreme = signed_extreme<Arch>(x, 32);
   if (magnitude(extreme) < zero_group_magnitude) return 0;
-  float scale = 0;
-  float best = 0;
-  for (int trial = 0; trial < 16; ++trial) {
-    // Not 127 / extreme: the reference divides twice, and the roundings differ.
-    const float inverse =
-        trial == 0 ? 1.0F / (extreme / 127.0F) : static_cast<float>(trial - 8 - 127) / extreme;
-    float levels[32];
-    for (int i = 0; i < 32; ++i) levels[i] = iq4::value(iq4::nearest(inverse * x[i]));
-    float sum_xl = 0;
-    float sum_ll = 0;
-    for (int i = 0; i < 32; ++i) {
-      const float weighted = weight[i] * levels[i];
-      sum_xl += unfused(weighted * x[i]);
-      sum_ll += unfused(weighted * levels[i]);
-    }
-    if (trial == 0 || (sum_ll > 0 && sum_xl * sum_xl > best * sum_ll)) {
-      scale = sum_xl / sum_ll;
-      best = scale * sum_xl;
+  // One trial per lane.
+  constexpr int trials = 16;
+  using lanes = float_lanes<Arch, trials>;
+  float inverses[trials];
+  // Not 127 / extreme: the reference divides twice, and the roundings differ.
+  inverses[0] = 1.0F / (extreme / 127.0F);
+  for (int k = 1; k < trials; ++k) inverses[k] = static_cast<float>(k - 8 - 127) / extreme;
+  const lanes inverse = lanes::load(inverses);
+  lanes sum_xl = lanes::broadcast(0);
+  lanes sum_ll = lanes::broadcast(0);
+  for (int i = 0; i < 32; ++i) {
+    const lanes level = iq4_levels(inverse * lanes::broadcast(x[i]));
+    const lanes weighted = lanes::broadcast(weight[i]) * level;
+    sum_xl = sum_xl + unfused(weighted * lanes::broadcast(x[i]));
+    sum_ll = sum_ll + unfused(weighted * level);
+  }
+  float xl[trials];
+  float ll[trials];
+  sum_xl.store(xl);
+  sum_ll.store(ll);
+  float scale = xl[0] / ll[0];
+  float best = scale * xl[0];
+  for (int k = 1; k < trials; ++k) {
+    if (ll[k] > 0 && xl[k] * xl[k] > best * ll[k]) {
+      scale = xl[k] / ll[k];
+      best = scale * xl[k];
     }
   }
   return scale;

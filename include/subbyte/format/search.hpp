@@ -11,6 +11,7 @@
 #pragma once
 
 #include "subbyte/core/arch.hpp"
+#include "subbyte/num/float_lanes.hpp"
 #include "subbyte/num/rounding.hpp"
 
 namespace subbyte {
@@ -88,49 +89,44 @@ template <class Arch>
     for (int i = 0; i < n; ++i) codes[i] = 0;
     return 0;
   }
-  float w[max_search_group];
-  float wx[max_search_group];
+  // One candidate per lane. Candidate 0 first: it is the one that the others must beat.
+  constexpr int candidates = 19;
+  constexpr int lane_count = lanes_for<Arch, candidates>;
+  using lanes = float_lanes<Arch, lane_count>;
+  float inverses[lane_count];
+  for (int k = 0; k < lane_count; ++k) {
+    const int step = k == 0 ? 0 : (k < 10 ? k - 10 : k - 9);
+    inverses[k] = -(static_cast<float>(last) + unfused(0.1F * static_cast<float>(step))) / extreme;
+  }
+  const lanes inverse = lanes::load(inverses);
+  lanes sum_xl = lanes::broadcast(0);
+  lanes sum_ll = lanes::broadcast(0);
   for (int i = 0; i < n; ++i) {
-    w[i] = weight != nullptr ? weight[i] : x[i] * x[i];
-    wx[i] = w[i] * x[i];
+    const float w = weight != nullptr ? weight[i] : x[i] * x[i];
+    const lanes scaled = unfused(inverse * lanes::broadcast(x[i]));
+    const lanes level = to_float(rint_even(scaled).clamped(-last, last - 1));
+    sum_xl = sum_xl + unfused(lanes::broadcast(w * x[i]) * level);
+    sum_ll = sum_ll + unfused(lanes::broadcast(w) * level * level);
+  }
+  float xl[lane_count];
+  float ll[lane_count];
+  sum_xl.store(xl);
+  sum_ll.store(ll);
+  int chosen = 0;
+  float scale = ll[0] != 0 ? xl[0] / ll[0] : 0.0F;
+  float best = scale * xl[0];
+  for (int k = 1; k < candidates; ++k) {
+    if (ll[k] > 0 && xl[k] * xl[k] > best * ll[k]) {
+      chosen = k;
+      scale = xl[k] / ll[k];
+      best = scale * xl[k];
+    }
   }
   float scaled[max_search_group];
-  float xl[max_search_group];
-  float ll[max_search_group];
-  std::uint8_t trial[max_search_group];
-  float scale = 0;
-  float best = 0;
-  // Candidate 0 first: it is the one that the others must beat.
-  for (int order = 0; order < 19; ++order) {
-    const int step = order == 0 ? 0 : (order < 10 ? order - 10 : order - 9);
-    const float inverse =
-        -(static_cast<float>(last) + unfused(0.1F * static_cast<float>(step))) / extreme;
-    for (int i = 0; i < n; ++i) scaled[i] = inverse * x[i];
-    unfuse_group(scaled);
-    for (int i = 0; i < n; ++i) {
-      const int l = clamp(rint_even(scaled[i]), -last, last - 1);
-      const float level = static_cast<float>(l);
-      trial[i] = static_cast<std::uint8_t>(l + last);
-      xl[i] = wx[i] * level;
-      ll[i] = w[i] * level * level;
-    }
-    unfuse_group(xl);
-    unfuse_group(ll);
-    float sum_xl = 0;
-    float sum_ll = 0;
-    for (int i = 0; i < n; ++i) {
-      sum_xl += xl[i];
-      sum_ll += ll[i];
-    }
-    if (order == 0) {
-      scale = sum_ll != 0 ? sum_xl / sum_ll : 0.0F;
-    } else if (sum_ll > 0 && sum_xl * sum_xl > best * sum_ll) {
-      scale = sum_xl / sum_ll;
-    } else {
-      continue;
-    }
-    best = scale * sum_xl;
-    for (int i = 0; i < n; ++i) codes[i] = trial[i];
+  for (int i = 0; i < n; ++i) scaled[i] = inverses[chosen] * x[i];
+  unfuse_group(scaled);
+  for (int i = 0; i < n; ++i) {
+    codes[i] = static_cast<std::uint8_t>(clamp(rint_even(scaled[i]), -last, last - 1) + last);
   }
   return scale;
 }

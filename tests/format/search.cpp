@@ -319,6 +319,31 @@ TEST_CASE(
   }
 }
 
+/// search_affine of one group, between others that must have no part in it.
+affine_scale affine_search(int n, int last, const float* x, const float* weight,
+                           const affine_candidates& candidates, std::uint8_t* codes) {
+  constexpr int lanes = 8;
+  static int lane = 0;
+  lane = (lane + 1) % lanes;
+  std::mt19937_64 generator(static_cast<std::uint64_t>(lane));
+  std::vector<float> all_x;
+  std::vector<float> all_weights;
+  for (int g = 0; g < lanes; ++g) {
+    for (int i = 0; i < n; ++i) {
+      const bool own = g == lane;
+      const auto other = static_cast<float>(test_support::normal(generator));
+      all_x.push_back(own ? x[i] : other);
+      all_weights.push_back(own ? weight[i] : 1.0F + magnitude(other));
+    }
+  }
+  std::vector<std::uint8_t> all_codes(all_x.size());
+  affine_scale found[lanes];
+  const auto search = n == 32 ? search_affine<Arch, 32, lanes> : search_affine<Arch, 16, lanes>;
+  search(last, all_x.data(), all_weights.data(), candidates, all_codes.data(), found);
+  std::copy_n(all_codes.begin() + lane * n, n, codes);
+  return found[lane];
+}
+
 TEST_CASE("search_affine finds an exact grid") {
   std::vector<float> x;
   for (int code = 0; code < 16; ++code) x.push_back(0.5F * static_cast<float>(code) - 1.5F);
@@ -326,7 +351,7 @@ TEST_CASE("search_affine finds an exact grid") {
   auto codes = guarded_codes();
   for (const bool absolute : {false, true}) {
     const affine_scale found =
-        search_affine<Arch>(16, 15, x.data(), w.data(), {-1.0F, 0.1F, 20, absolute}, codes.data());
+        affine_search(16, 15, x.data(), w.data(), {-1.0F, 0.1F, 20, absolute}, codes.data());
     CHECK(found.scale == 0.5F);
     CHECK(found.minimum == 1.5F);
     for (std::size_t i = 0; i < 16; ++i) CHECK(codes[i] == i);
@@ -339,7 +364,7 @@ TEST_CASE("search_affine on constant groups") {
   for (const float constant : {0.0F, -0.0F, -0.375F}) {
     const std::vector<float> x(32, constant);
     const affine_scale found =
-        search_affine<Arch>(32, 15, x.data(), w.data(), {-0.9F, 0.05F, 36, false}, codes.data());
+        affine_search(32, 15, x.data(), w.data(), {-0.9F, 0.05F, 36, false}, codes.data());
     CHECK(found.scale == 0);
     CHECK(found.minimum == -constant);
     require_in_range(codes, 32, 0);
@@ -347,7 +372,7 @@ TEST_CASE("search_affine on constant groups") {
   // A positive one has no minimum to carry it: every weight gets the last code.
   const std::vector<float> x(32, 3.0F);
   const affine_scale found =
-      search_affine<Arch>(32, 15, x.data(), w.data(), {-0.9F, 0.05F, 36, false}, codes.data());
+      affine_search(32, 15, x.data(), w.data(), {-0.9F, 0.05F, 36, false}, codes.data());
   CHECK(found.minimum == 0);
   CHECK(std::fabs(found.scale * static_cast<float>(codes[0]) - 3.0F) <= 3 * 0x1p-23F);
   CHECK(std::all_of(codes.begin(), codes.begin() + 32, [&](int c) { return c == codes[0]; }));
@@ -362,8 +387,8 @@ TEST_CASE("search_affine is never worse than the plain range, and often better")
         for (const auto& x : groups(n, 14)) {
           const auto w = positive(n, ++seed);
           auto codes = guarded_codes();
-          const affine_scale found = search_affine<Arch>(
-              n, last, x.data(), w.data(), {-0.9F, 0.05F, 36, absolute}, codes.data());
+          const affine_scale found = affine_search(n, last, x.data(), w.data(),
+                                                   {-0.9F, 0.05F, 36, absolute}, codes.data());
           REQUIRE(found.minimum >= 0);
           require_in_range(codes, x.size(), last);
 
@@ -391,13 +416,11 @@ TEST_CASE("search_affine follows a power of two exactly") {
     const auto w = positive(32, 7);
     auto codes = guarded_codes();
     const affine_candidates candidates{-1.0F, 0.1F, 20, false};
-    const affine_scale a =
-        search_affine<Arch>(32, 15, x.data(), w.data(), candidates, codes.data());
+    const affine_scale a = affine_search(32, 15, x.data(), w.data(), candidates, codes.data());
     const auto y = multiplied(x, 0x1p-7F);
     const auto v = multiplied(w, 0x1p5F);
     auto other = guarded_codes();
-    const affine_scale b =
-        search_affine<Arch>(32, 15, y.data(), v.data(), candidates, other.data());
+    const affine_scale b = affine_search(32, 15, y.data(), v.data(), candidates, other.data());
     REQUIRE(b.scale == a.scale * 0x1p-7F);
     REQUIRE(b.minimum == a.minimum * 0x1p-7F);
     REQUIRE(other == codes);
@@ -494,7 +517,7 @@ TEST_CASE("the searches keep codes in range for weights that are not numbers") {
     static_cast<void>(search_symmetric_refined<Arch>(32, 4, x.data(), codes.data()));
     require_in_range(codes, 32, 7);
     static_cast<void>(
-        search_affine<Arch>(32, 31, x.data(), w.data(), {-0.9F, 0.05F, 36, false}, codes.data()));
+        affine_search(32, 31, x.data(), w.data(), {-0.9F, 0.05F, 36, false}, codes.data()));
     require_in_range(codes, 32, 31);
     static_cast<void>(search_nonnegative<Arch>(32, 63, x.data(), w.data(), codes.data()));
     require_in_range(codes, 32, 255);

@@ -66,26 +66,30 @@ template <class Arch>
                                                                 const float* importance, int last,
                                                                 const affine_candidates& plain,
                                                                 std::uint8_t* codes) noexcept {
-  float scales[8];
-  float minimums[8];
   float totals[8] = {};
-  float weight[32];
+  float weight[256];
   const float variance =
       importance != nullptr ? 2.0F * sum_of_squares<Arch>(w, 256) / 256.0F : 0.0F;
   const affine_candidates candidates =
       importance != nullptr ? affine_candidates{-0.9F, 0.05F, 36, false} : plain;
-  for (int g = 0; g < 8; ++g) {
-    const float* x = w + 32 * g;
-    if (importance != nullptr) {
-      energy_weights<Arch>(32, x, importance + 32 * g, variance, weight);
-      for (int i = 0; i < 32; ++i) totals[g] += weight[i];
-    } else {
-      const float root_mean_square = __builtin_sqrtf(mean_square<Arch>(x, 32));
-      for (int i = 0; i < 32; ++i) weight[i] = root_mean_square + magnitude(x[i]);
+  if (importance != nullptr) {
+    energy_weights<Arch>(256, w, importance, variance, weight);
+    for (int g = 0; g < 8; ++g) {
+      for (int i = 32 * g; i < 32 * g + 32; ++i) totals[g] += weight[i];
     }
-    const affine_scale found = search_affine<Arch>(32, last, x, weight, candidates, codes + 32 * g);
-    scales[g] = found.scale;
-    minimums[g] = found.minimum;
+  } else {
+    for (int g = 0; g < 8; ++g) {
+      const float root_mean_square = __builtin_sqrtf(mean_square<Arch>(w + 32 * g, 32));
+      for (int i = 32 * g; i < 32 * g + 32; ++i) weight[i] = root_mean_square + magnitude(w[i]);
+    }
+  }
+  affine_scale found[8];
+  search_affine<Arch, 32>(last, w, weight, candidates, codes, found);
+  float scales[8];
+  float minimums[8];
+  for (int g = 0; g < 8; ++g) {
+    scales[g] = found[g].scale;
+    minimums[g] = found[g].minimum;
   }
 
   affine_superblock_params p{};

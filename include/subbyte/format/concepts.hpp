@@ -135,6 +135,27 @@ template <block_format F, class Arch>
   }
 }
 
+/// `count` consecutive blocks, as encode() makes each; a format whose search fills its SIMD lanes
+/// from several blocks takes encode_ref_batch of them at a time.
+///
+/// Shapes    weights [count * block_size]; importance the same or null; out [count].
+template <block_format F, class Arch>
+SUBBYTE_INLINE void encode_blocks(const float* weights, const float* importance,
+                                  float row_mean_square, index_t count, F* out) noexcept {
+  index_t step = 1;
+  if constexpr (requires { F::encode_ref_batch; }) step = F::encode_ref_batch;
+  for (index_t b = 0; b < count; b += step) {
+    const float* w = weights + b * F::block_size;
+    const float* v = importance != nullptr ? importance + b * F::block_size : nullptr;
+    if constexpr (requires { F::encode_ref_batch; }) {
+      const index_t left = count - b < step ? count - b : step;
+      F::template encode_ref_blocks<Arch>(w, v, row_mean_square, static_cast<int>(left), out + b);
+    } else {
+      out[b] = encode<F, Arch>(w, v, row_mean_square);
+    }
+  }
+}
+
 /// The code whose value is nearest to `v`, given a guess at most one away from it; for grids whose
 /// values are monotone in the code. Ties go to the lowest code, also between equal values.
 ///

@@ -147,25 +147,26 @@ struct q2_k {
 
   template <class Arch>
   [[nodiscard]] static params search(const float* w, const float* importance, codes& c) noexcept {
-    float scales[16];
-    float minimums[16];
     float totals[16] = {};
-    float weight[16];
-    const float variance = importance != nullptr ? mean_square<Arch>(w, 256) : 0.0F;
+    float weight[256];
+    if (importance != nullptr) {
+      energy_weights<Arch>(256, w, importance, mean_square<Arch>(w, 256), weight);
+      for (int g = 0; g < 16; ++g) {
+        for (int i = 16 * g; i < 16 * g + 16; ++i) totals[g] += weight[i];
+      }
+    } else {
+      for (int i = 0; i < 256; ++i) weight[i] = magnitude(w[i]);
+    }
     const affine_candidates candidates = importance != nullptr
                                              ? affine_candidates{-0.9F, 0.05F, 36, false}
                                              : affine_candidates{-0.5F, 0.1F, 15, true};
+    affine_scale found[16];
+    search_affine<Arch, 16>(3, w, weight, candidates, c.code, found);
+    float scales[16];
+    float minimums[16];
     for (int g = 0; g < 16; ++g) {
-      const float* x = w + 16 * g;
-      if (importance != nullptr) {
-        energy_weights<Arch>(16, x, importance + 16 * g, variance, weight);
-        for (int i = 0; i < 16; ++i) totals[g] += weight[i];
-      } else {
-        for (int i = 0; i < 16; ++i) weight[i] = magnitude(x[i]);
-      }
-      const affine_scale found = search_affine<Arch>(16, 3, x, weight, candidates, c.code + 16 * g);
-      scales[g] = found.scale;
-      minimums[g] = found.minimum;
+      scales[g] = found[g].scale;
+      minimums[g] = found[g].minimum;
     }
 
     params p{};

@@ -113,14 +113,12 @@ struct q5_1 {
   template <class Arch = arch::native>
   [[nodiscard]] SUBBYTE_INLINE static q5_1 encode_ref(const float* w, const float* importance,
                                                       float row_mean_square) noexcept {
-    codes c{};
     if (importance != nullptr) {
-      float weight[32];
-      energy_weights<Arch>(32, w, importance, row_mean_square, weight);
-      const affine_scale s =
-          search_affine<Arch>(32, 31, w, weight, {-0.9F, 0.05F, 36, false}, c.code);
-      return join({half::nearest(s.scale), half::nearest(-s.minimum)}, c);
+      q5_1 b;
+      encode_ref_blocks<Arch>(w, importance, row_mean_square, 1, &b);
+      return b;
     }
+    codes c{};
     float low = std::numeric_limits<float>::max();
     float high = -std::numeric_limits<float>::max();
     for (int j = 0; j < 32; ++j) {
@@ -134,6 +132,30 @@ struct q5_1 {
       c[j] = static_cast<std::uint8_t>(clamp(code, 0, 31));
     }
     return join({half::nearest(d), half::nearest(low)}, c);
+  }
+
+  /// encode_ref of `count` <= encode_ref_batch consecutive blocks, with importance in the time of
+  /// one.
+  static constexpr int encode_ref_batch = 8;
+  template <class Arch>
+  static void encode_ref_blocks(const float* w, const float* importance, float row_mean_square,
+                                int count, q5_1* out) noexcept {
+    if (importance == nullptr) {
+      for (int b = 0; b < count; ++b) out[b] = encode_ref<Arch>(w + 32 * b, nullptr, 0);
+      return;
+    }
+    float x[256] = {};
+    float weight[256] = {};
+    for (int i = 0; i < 32 * count; ++i) x[i] = w[i];
+    energy_weights<Arch>(32 * count, w, importance, row_mean_square, weight);
+    code_block<256> c;
+    affine_scale found[8];
+    search_affine<Arch, 32>(31, x, weight, {-0.9F, 0.05F, 36, false}, c.code, found);
+    for (int b = 0; b < count; ++b) {
+      codes own;
+      for (int i = 0; i < 32; ++i) own[i] = c[32 * b + i];
+      out[b] = join({half::nearest(found[b].scale), half::nearest(-found[b].minimum)}, own);
+    }
   }
 };
 static_assert(sizeof(q5_1) == 24 && grid_format<q5_1> && reference_encodable<q5_1>);

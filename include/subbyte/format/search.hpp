@@ -201,104 +201,115 @@ struct affine_scale {
   float minimum;
 };
 
-/// x[i] ~ scale * codes[i] - minimum, codes in [0, last], minimum >= 0: the least weighted error
-/// among the candidates, each a weighted least squares fit to its codes. The range that divides a
-/// candidate's inverse scale starts at the best minimum so far, as in the reference.
+/// For each of G groups of n consecutive weights, x[i] ~ scale * codes[i] - minimum, codes in
+/// [0, last], minimum >= 0: the least weighted error among the candidates, each a weighted least
+/// squares fit to its codes. The range that divides a candidate's inverse scale starts at the best
+/// minimum so far, as in the reference.
 ///
-/// Requires  n <= max_search_group; weight is n non-negative numbers; candidates.steps >= 0.
-/// Returns   scale 0 and all codes 0 for a constant group that is not positive; `minimum` alone
-///           carries it then.
+/// Shapes    x, weight, codes [G, n]; found [G].
+/// Requires  weights are non-negative; candidates.steps >= 0.
+/// Returns   in found: scale 0 and all codes 0 for a constant group that is not positive; the
+///           minimum alone carries it then.
+/// Cost      the groups run in lanes: eight of them take hardly longer than one.
 /// Source    make_qkx2_quants, and make_qkx3_quants with weights, which computes the same; last =
 ///           nmax, first = rmin, step = rdelta, steps = nstep.
-template <class Arch>
-[[nodiscard]] affine_scale search_affine(int n, int last, const float* x, const float* weight,
-                                         const affine_candidates& candidates,
-                                         std::uint8_t* codes) noexcept {
-  float low = x[0];
-  float high = x[0];
-  float sum_w = weight[0];
-  float sum_x = sum_w * x[0];
+template <class Arch, int n, int G>
+void search_affine(int last, const float* x, const float* weight,
+                   const affine_candidates& candidates, std::uint8_t* codes,
+                   affine_scale (&found)[G]) noexcept {
+  using lanes = float_lanes<Arch, G>;
+  using mask = typename lanes::mask;
+  // Element i of every group side by side.
+  float x_of[n * G];
+  float weight_of[n * G];
+  for (int i = 0; i < n; ++i) {
+    for (int g = 0; g < G; ++g) {
+      x_of[i * G + g] = x[g * n + i];
+      weight_of[i * G + g] = weight[g * n + i];
+    }
+  }
+  const lanes zero = lanes::broadcast(0);
+  lanes low = lanes::load(x_of);
+  lanes high = low;
+  lanes sum_w = lanes::load(weight_of);
+  lanes sum_x = sum_w * low;
   for (int i = 1; i < n; ++i) {
-    if (x[i] < low) low = x[i];
-    if (x[i] > high) high = x[i];
-    sum_w += weight[i];
-    sum_x += unfused(weight[i] * x[i]);
+    const lanes xi = lanes::load(x_of + i * G);
+    const lanes wi = lanes::load(weight_of + i * G);
+    low = select(xi < low, xi, low);
+    high = select(xi > high, xi, high);
+    sum_w = sum_w + wi;
+    sum_x = sum_x + unfused(wi * xi);
   }
-  if (low > 0) low = 0;
-  if (high == low) {
-    for (int i = 0; i < n; ++i) codes[i] = 0;
-    return {0, -low};
-  }
-  std::uint8_t trial[max_search_group];
-  float scaled[max_search_group];
-  float l_terms[max_search_group];
-  float ll_terms[max_search_group];
-  float xl_terms[max_search_group];
-  const auto quantize = [&](float inverse, std::uint8_t* levels) noexcept {
-    for (int i = 0; i < n; ++i) scaled[i] = inverse * (x[i] - low);
-    unfuse_group(scaled);
-    for (int i = 0; i < n; ++i) {
-      levels[i] = static_cast<std::uint8_t>(clamp(rint_even(scaled[i]), 0, last));
-    }
+  low = select(low > zero, zero, low);
+  const mask constant = high == low;
+
+  const auto level_of = [&](const lanes& inverse, const lanes& from, int i) noexcept {
+    const lanes scaled = unfused(inverse * (lanes::load(x_of + i * G) - from));
+    return rint_even(scaled).clamped(0, last);
   };
-  const auto error_of = [&](float scale, float offset, const std::uint8_t* levels) noexcept {
-    for (int i = 0; i < n; ++i) scaled[i] = scale * static_cast<float>(levels[i]);
-    unfuse_group(scaled);
+  lanes levels[n];
+  const auto error_of = [&](const lanes& scale, const lanes& offset) noexcept {
+    lanes error = zero;
     for (int i = 0; i < n; ++i) {
-      const float difference = scaled[i] + offset - x[i];
-      scaled[i] =
-          weight[i] * (candidates.absolute_error ? magnitude(difference) : difference * difference);
+      const lanes difference = unfused(scale * levels[i]) + offset - lanes::load(x_of + i * G);
+      const lanes cost =
+          candidates.absolute_error ? magnitude(difference) : difference * difference;
+      error = error + unfused(lanes::load(weight_of + i * G) * cost);
     }
-    unfuse_group(scaled);
-    float error = 0;
-    for (int i = 0; i < n; ++i) error += scaled[i];
     return error;
   };
 
-  const float first_inverse = static_cast<float>(last) / (high - low);
-  float scale = 1.0F / first_inverse;
-  quantize(first_inverse, codes);
-  float best_error = error_of(scale, low, codes);
+  // The codes are those of the best candidate: its inverse scale and the minimum of that moment.
+  lanes best_inverse = lanes::broadcast(static_cast<float>(last)) / (high - low);
+  lanes best_from = low;
+  lanes scale = lanes::broadcast(1) / best_inverse;
+  for (int i = 0; i < n; ++i) levels[i] = to_float(level_of(best_inverse, low, i));
+  lanes best_error = error_of(scale, low);
 
   for (int k = 0; k <= candidates.steps; ++k) {
-    const float inverse = (candidates.first + unfused(candidates.step * static_cast<float>(k)) +
-                           static_cast<float>(last)) /
-                          (high - low);
-    quantize(inverse, trial);
+    const float numerator = candidates.first + unfused(candidates.step * static_cast<float>(k)) +
+                            static_cast<float>(last);
+    const lanes inverse = lanes::broadcast(numerator) / (high - low);
+    lanes sum_l = zero;
+    lanes sum_ll = zero;
+    lanes sum_xl = zero;
     for (int i = 0; i < n; ++i) {
-      const float level = static_cast<float>(trial[i]);
-      l_terms[i] = weight[i] * level;
-      ll_terms[i] = l_terms[i] * level;
-      xl_terms[i] = l_terms[i] * x[i];
+      levels[i] = to_float(level_of(inverse, low, i));
+      const lanes l = unfused(lanes::load(weight_of + i * G) * levels[i]);
+      sum_l = sum_l + l;
+      sum_ll = sum_ll + unfused(l * levels[i]);
+      sum_xl = sum_xl + unfused(l * lanes::load(x_of + i * G));
     }
-    unfuse_group(l_terms);
-    unfuse_group(ll_terms);
-    unfuse_group(xl_terms);
-    float sum_l = 0;
-    float sum_ll = 0;
-    float sum_xl = 0;
-    for (int i = 0; i < n; ++i) {
-      sum_l += l_terms[i];
-      sum_ll += ll_terms[i];
-      sum_xl += xl_terms[i];
-    }
-    const float determinant = unfused(sum_w * sum_ll) - unfused(sum_l * sum_l);
-    if (!(determinant > 0)) continue;
-    float trial_scale = (unfused(sum_w * sum_xl) - unfused(sum_x * sum_l)) / determinant;
-    float trial_low = (unfused(sum_ll * sum_x) - unfused(sum_l * sum_xl)) / determinant;
-    if (trial_low > 0) {
-      trial_low = 0;
-      trial_scale = sum_xl / sum_ll;
-    }
-    const float error = error_of(trial_scale, trial_low, trial);
-    if (error < best_error) {
-      for (int i = 0; i < n; ++i) codes[i] = trial[i];
-      best_error = error;
-      scale = trial_scale;
-      low = trial_low;
+    const lanes determinant = unfused(sum_w * sum_ll) - unfused(sum_l * sum_l);
+    lanes trial_scale = (unfused(sum_w * sum_xl) - unfused(sum_x * sum_l)) / determinant;
+    lanes trial_low = (unfused(sum_ll * sum_x) - unfused(sum_l * sum_xl)) / determinant;
+    const mask positive = trial_low > zero;
+    trial_scale = select(positive, sum_xl / sum_ll, trial_scale);
+    trial_low = select(positive, zero, trial_low);
+    const lanes error = error_of(trial_scale, trial_low);
+    const mask better = (determinant > zero) & (error < best_error);
+    best_error = select(better, error, best_error);
+    best_inverse = select(better, inverse, best_inverse);
+    best_from = select(better, low, best_from);
+    scale = select(better, trial_scale, scale);
+    low = select(better, trial_low, low);
+  }
+
+  std::int32_t is_constant[G];
+  float scales[G];
+  float lows[G];
+  constant.store(is_constant);
+  scale.store(scales);
+  low.store(lows);
+  for (int i = 0; i < n; ++i) {
+    std::int32_t levels_of[G];
+    level_of(best_inverse, best_from, i).store(levels_of);
+    for (int g = 0; g < G; ++g) {
+      codes[g * n + i] = static_cast<std::uint8_t>(is_constant[g] != 0 ? 0 : levels_of[g]);
     }
   }
-  return {scale, -low};
+  for (int g = 0; g < G; ++g) found[g] = {is_constant[g] != 0 ? 0.0F : scales[g], -lows[g]};
 }
 
 /// x[i] ~ scale * codes[i] for x[i] >= 0, codes in [0, last]: the best of nine scales by weighted

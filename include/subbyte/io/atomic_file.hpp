@@ -56,6 +56,12 @@ class basic_atomic_file {
   [[nodiscard]] const std::string& path() const noexcept { return path_; }
   /// Bytes written so far.
   [[nodiscard]] index_t size() const noexcept { return size_; }
+  /// The path with a symbolic link followed: the name that commit() gives.
+  [[nodiscard]] const std::string& target() const noexcept { return target_; }
+  /// Where the bytes are until commit(), in the directory of the file that gets the name.
+  [[nodiscard]] const std::string& temporary() const noexcept { return temporary_; }
+  /// Whether commit() would replace a file.
+  [[nodiscard]] bool replaces() const noexcept { return ::access(target_.c_str(), F_OK) == 0; }
 
   /// Appends bytes.
   void write(std::span<const std::uint8_t> bytes) {
@@ -82,19 +88,45 @@ class basic_atomic_file {
     }
   }
 
-  /// Gives the file its name, after its bytes are on the disk. No more writes.
-  void commit() {
+  /// Puts the bytes on the disk and frees the buffer. No more writes; commit() then only renames.
+  void seal() {
     require_open();
     flush();
     if (::fsync(descriptor_) != 0) throw_errno<Arch>(path_, "write to the disk", errno);
     const int closing = descriptor_;
     descriptor_ = -1;
     if (::close(closing) != 0) throw_errno<Arch>(path_, "close", errno);
-    if (std::rename(temporary_.c_str(), target_.c_str()) != 0) {
+    std::vector<std::uint8_t>().swap(buffer_);
+    sealed_ = true;
+  }
+
+  /// Gives the file its name, after its bytes are on the disk. No more writes.
+  void commit() {
+    if (!sealed_) seal();
+    sealed_ = false;
+    const std::string& source = held_.empty() ? temporary_ : held_;
+    if (std::rename(source.c_str(), target_.c_str()) != 0) {
       throw_errno<Arch>(path_, "rename the finished temporary to it", errno);
     }
-    temporary_.clear();
+    (held_.empty() ? temporary_ : held_).clear();
     sync_directory();
+  }
+
+  /// Makes commit() leave the bytes under temporary() too, until drop_temporary() or destruction.
+  /// After seal(). False where the file system has no hard links: nothing is changed then.
+  [[nodiscard]] bool hold_temporary() {
+    if (!sealed_ || !held_.empty()) return !held_.empty();
+    const std::string second = temporary_ + ".part";
+    if (::link(temporary_.c_str(), second.c_str()) != 0) return false;
+    held_ = second;
+    return true;
+  }
+  /// From here on destruction leaves temporary() behind: something durable points to it.
+  void pin_temporary() noexcept { pinned_ = true; }
+  /// Removes temporary(), pinned or not. After commit().
+  void drop_temporary() noexcept {
+    pinned_ = false;
+    discard();
   }
 
  private:
@@ -186,16 +218,22 @@ class basic_atomic_file {
   void discard() noexcept {
     if (descriptor_ >= 0) ::close(descriptor_);
     descriptor_ = -1;
-    if (!temporary_.empty()) ::unlink(temporary_.c_str());
+    if (!held_.empty()) ::unlink(held_.c_str());
+    held_.clear();
+    if (!temporary_.empty() && !pinned_) ::unlink(temporary_.c_str());
     temporary_.clear();
+    sealed_ = false;
   }
 
   std::string path_;
   std::string target_;
   std::string temporary_;
+  std::string held_;  // a second name of the temporary, for commit() to rename
   std::vector<std::uint8_t> buffer_;
   index_t size_ = 0;
   int descriptor_ = -1;
+  bool sealed_ = false;
+  bool pinned_ = false;
 };
 
 using atomic_file = basic_atomic_file<arch::native>;

@@ -35,9 +35,13 @@ inline namespace SUBBYTE_ABI {
   return *sum & ~(alignment - 1);
 }
 
-/// The number of elements of an array with these extents (>= 0), if the product of the extents
-/// other than zero fits: an empty array with absurd other extents is refused too, because products
-/// of some of its extents are taken later.
+/// The other extents of an array without elements multiply to this at most.
+inline constexpr index_t max_empty_extents = (index_t{1} << 31) - 1;
+
+/// The number of elements of an array with these extents (>= 0), if it fits.
+///
+/// In an array without elements the product of the extents other than zero must not exceed
+/// max_empty_extents: no byte of a file backs such an extent, and loops over rows follow it.
 template <class Arch = arch::native>
 [[nodiscard]] constexpr std::optional<index_t> checked_size(
     std::span<const index_t> extents) noexcept {
@@ -52,7 +56,9 @@ template <class Arch = arch::native>
     if (!next) return std::nullopt;
     product = *next;
   }
-  return empty ? 0 : product;
+  if (!empty) return product;
+  if (product > max_empty_extents) return std::nullopt;
+  return 0;
 }
 
 }  // namespace SUBBYTE_ABI

@@ -3,6 +3,7 @@
 /// grow with the model.
 #pragma once
 
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -32,7 +33,7 @@ namespace gguf {
 template <class Arch>
 class basic_writer {
  public:
-  explicit basic_writer(const std::string& path) : file_(path) {}
+  explicit basic_writer(const std::string& path) { file_.emplace(path); }
 
   /// Adds a key. The value: bool, an integer of 8 to 64 bits, float, double, a string, or a range
   /// of one of these, each stored as the GGUF type that value_type_of names for its C++ type.
@@ -136,7 +137,7 @@ class basic_writer {
                   std::to_string(bytes.size()) + " bytes, and only " + std::to_string(left) +
                       " of the declared " + std::to_string(turn.size_bytes) + " are left");
     }
-    file_.write(bytes);
+    file_->write(bytes);
     written_ += static_cast<index_t>(bytes.size());
     advance();
   }
@@ -145,27 +146,21 @@ class basic_writer {
   ///
   /// Throws  bad_argument if declared data are missing.
   void finish() {
-    require_open();
-    if (!started_) start();
-    advance();
-    if (current_ != tensors_.size()) {
-      const pending& missing = tensors_[current_];
-      throw_error(errc::bad_argument, printable<Arch>(missing.name),
-                  std::to_string(written_) + " of the declared " +
-                      std::to_string(missing.size_bytes) + " bytes were written");
-    }
-    finished_ = true;
-    file_.commit();
+    seal();
+    file_->commit();
   }
 
   /// Bytes of the whole file, header and padding included, as declared so far.
   [[nodiscard]] index_t size_bytes() const {
     const std::optional<index_t> total = checked_add(header_bytes(), data_bytes_);
-    if (!total) throw_error(errc::bad_shape, file_.path(), "the file would pass 2^63 bytes");
+    if (!total) throw_error(errc::bad_shape, file_->path(), "the file would pass 2^63 bytes");
     return *total;
   }
 
  private:
+  template <class>
+  friend class basic_split_writer;
+
   struct pending {
     std::string name;
     const std::uint8_t* data;  // null: comes through write()
@@ -206,8 +201,28 @@ class basic_writer {
     append(as_bytes(text));
   }
 
+  // Writes what needs no more bytes from the caller; whether nothing is missing.
+  bool pump() {
+    if (!started_) start();
+    advance();
+    return current_ == tensors_.size();
+  }
+
+  // Everything of finish() but the name.
+  void seal() {
+    require_open();
+    if (!pump()) {
+      const pending& missing = tensors_[current_];
+      throw_error(errc::bad_argument, printable<Arch>(missing.name),
+                  std::to_string(written_) + " of the declared " +
+                      std::to_string(missing.size_bytes) + " bytes were written");
+    }
+    finished_ = true;
+    file_->seal();
+  }
+
   void require_open() const {
-    if (finished_) throw_error(errc::bad_argument, file_.path(), "the file is finished already");
+    if (finished_) throw_error(errc::bad_argument, file_->path(), "the file is finished already");
   }
   void require_not_started(std::string_view what) const {
     require_open();
@@ -220,7 +235,7 @@ class basic_writer {
   // `number` is the value, for the one key that has a meaning here.
   void begin_entry(std::string_view key, value_type type, index_t number) {
     require_not_started(key);
-    if (key.empty()) throw_error(errc::bad_metadata, file_.path(), "a key is empty");
+    if (key.empty()) throw_error(errc::bad_metadata, file_->path(), "a key is empty");
     if (keys_.count(std::string(key)) != 0) {
       throw_error(errc::bad_metadata, printable<Arch>(key), "the key was added before");
     }
@@ -292,9 +307,9 @@ class basic_writer {
     return checked_bytes(name, elements / F::block_size, static_cast<index_t>(sizeof(F)));
   }
 
-  void add(std::string_view name, std::span<const index_t> dims, std::uint32_t type,
-           index_t size_bytes, const std::uint8_t* data) {
-    require_not_started(name);
+  // Everything about a tensor that does not depend on those before it.
+  static void check_tensor(std::string_view name, std::span<const index_t> dims, std::uint32_t type,
+                           index_t size_bytes) {
     if (name.size() > max_name_bytes) {
       throw_error(errc::bad_metadata, printable<Arch>(name),
                   "the name has " + std::to_string(name.size()) + " bytes, at most " +
@@ -315,6 +330,12 @@ class basic_writer {
       throw_error(errc::bad_shape, printable<Arch>(name),
                   std::to_string(size_bytes) + " bytes: a size is not negative");
     }
+  }
+
+  void add(std::string_view name, std::span<const index_t> dims, std::uint32_t type,
+           index_t size_bytes, const std::uint8_t* data) {
+    require_not_started(name);
+    check_tensor(name, dims, type, size_bytes);
     const std::optional<index_t> end = checked_add(data_bytes_, size_bytes);
     const std::optional<index_t> next = end ? checked_pad(*end, alignment_) : std::nullopt;
     if (!next) {
@@ -346,10 +367,10 @@ class basic_writer {
     append_to(head, written_version);
     append_to(head, static_cast<std::uint64_t>(tensors_.size()));
     append_to(head, static_cast<std::uint64_t>(keys_.size()));
-    file_.write(head);
-    file_.write(entries_);
-    file_.write(infos_);
-    file_.write_zeros(header_bytes() - file_.size());
+    file_->write(head);
+    file_->write(entries_);
+    file_->write(infos_);
+    file_->write_zeros(header_bytes() - file_->size());
   }
 
   // Completes every tensor that needs no more bytes from the caller.
@@ -357,18 +378,18 @@ class basic_writer {
     while (current_ < tensors_.size()) {
       const pending& turn = tensors_[current_];
       if (turn.data != nullptr) {
-        file_.write({turn.data, static_cast<std::size_t>(turn.size_bytes)});
+        file_->write({turn.data, static_cast<std::size_t>(turn.size_bytes)});
         written_ = turn.size_bytes;
       }
       if (written_ != turn.size_bytes) return;
       const index_t mask = alignment_ - 1;
-      file_.write_zeros(((file_.size() + mask) & ~mask) - file_.size());
+      file_->write_zeros(((file_->size() + mask) & ~mask) - file_->size());
       written_ = 0;
       ++current_;
     }
   }
 
-  basic_atomic_file<Arch> file_;
+  std::optional<basic_atomic_file<Arch>> file_;
   std::vector<std::uint8_t> entries_;
   std::vector<std::uint8_t> infos_;
   std::vector<pending> tensors_;

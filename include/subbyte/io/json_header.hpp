@@ -22,8 +22,8 @@ inline constexpr std::size_t json_max_depth = 32;
 
 enum class json_kind { null, boolean, integer, real, string, array, object };
 
-/// A JSON value that is no container. An integer is `magnitude` with its sign; one that fits
-/// neither 64-bit range is a real.
+/// A JSON value that is no container. An integer is `magnitude` with its sign, -0 negative; one
+/// that fits neither 64-bit range is a real.
 struct json_scalar {
   json_kind kind = json_kind::null;
   bool boolean = false;
@@ -72,9 +72,8 @@ class json_events {
   bool number_integer(json::number_integer_t value) {
     json_scalar s;
     s.kind = json_kind::integer;
-    s.negative = value < 0;
-    const std::uint64_t bits = static_cast<std::uint64_t>(value);
-    s.magnitude = s.negative ? 0 - bits : bits;
+    s.negative = true;  // the parser calls this for texts with a minus sign, -0 among them
+    s.magnitude = 0 - static_cast<std::uint64_t>(value);
     return scalar(s);
   }
   bool number_unsigned(json::number_unsigned_t value) {
@@ -109,9 +108,12 @@ class json_events {
     return true;
   }
   bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception&) {
+    invalid(position);
+    return false;
+  }
+  [[noreturn]] void invalid(std::size_t position) const {
     throw_error(errc::bad_metadata, subject_,
                 "not valid JSON at byte " + std::to_string(position) + " of the text");
-    return false;
   }
 
  private:
@@ -149,14 +151,18 @@ class json_events {
 /// Reads a JSON text into a visitor: value(path, scalar) for every scalar, open(path, kind) and
 /// close(path, kind) around the contents of every container, in the order of the text.
 ///
-/// Strict UTF-8, one value, nothing behind it; an object with two equal keys is an error, not the
-/// last of them. The visitor throws to stop.
+/// Strict UTF-8 without a byte order mark, one value, nothing behind it; an object with two equal
+/// keys is an error, not the last of them. The visitor throws to stop.
 ///
 /// Cost    memory: the keys of the objects that are open, and the longest string.
 /// Throws  bad_metadata with `subject`; what the visitor throws.
 template <class Arch = arch::native, class Visitor>
 void read_json(std::string_view text, const std::string& subject, Visitor& visitor) {
   detail::json_events<Arch, Visitor> events(subject, visitor);
+  // The parser takes a NUL for the end of the text and skips a mark: bytes could hide there.
+  const std::size_t nul = text.find('\0');
+  if (nul != std::string_view::npos) events.invalid(nul + 1);
+  if (text.substr(0, 3) == "\xEF\xBB\xBF") events.invalid(1);
   nlohmann::json::sax_parse(text.data(), text.data() + text.size(), &events);
 }
 

@@ -497,7 +497,8 @@ class index_reader {
 /// headers of up to 100 MB. A shard may hold tensors that the index does not list; a tensor that
 /// the index lists and its shard lacks is an error.
 ///
-/// Cost    memory at most 32 times the bytes of the headers and the index; no tensor is touched.
+/// Cost    memory at most 32 times the bytes of the headers and the index (of a file that is
+///         refused, all of it) and 16 KiB; no tensor is touched.
 /// Throws  truncated; bad_metadata; bad_shape; unsupported_format for an element type that is not
 ///         known; io and what mapped_file throws.
 /// Source  safetensors, README.md and safetensors/src/tensor.rs; the index as Hugging Face
@@ -718,7 +719,7 @@ class basic_file {
       if (tensor.shape_.size() > 8) text += ", ...";
       throw_error(errc::bad_shape, path,
                   subject + " has shape [" + text + "] of " + traits.name + ", " +
-                      (!bits            ? std::string("and its size does not fit 63 bits")
+                      (!bits            ? std::string("and its size does not fit 63 bits (beside a zero: 31 bits)")
                        : *bits % 8 != 0 ? std::to_string(*bits) + " bits, no whole number of bytes"
                                         : std::to_string(*bits / 8) + " bytes, and its data have " +
                                               std::to_string(length)));

@@ -125,6 +125,11 @@ struct float_lanes {
     for (int k = 0; k < registers; ++k) v.part[k] = a.part[k] < b.part[k];
     return v;
   }
+  SUBBYTE_INLINE friend mask operator==(const float_lanes& a, const float_lanes& b) noexcept {
+    mask v;
+    for (int k = 0; k < registers; ++k) v.part[k] = a.part[k] == b.part[k];
+    return v;
+  }
   SUBBYTE_INLINE friend mask operator>(const float_lanes& a, const float_lanes& b) noexcept {
     return b < a;
   }

@@ -55,25 +55,37 @@ struct reference {
 
   template <class F, class Arch>
   void encode_row(tensor_view<const float, 1, strided> row, F* out) const noexcept {
-    constexpr int block = F::block_size;
     const index_t cols = row.extent(0);
+    const bool weighted = importance.size() != 0;
     float row_mean_square = 0;
-    if (importance.size() != 0) {
+    if (weighted) {
       for (index_t i = 0; i < cols; ++i) {
         const float v = finite(row[i]);
         row_mean_square += unfused(v * v);
       }
       row_mean_square /= static_cast<float>(cols);
     }
-    for (index_t k0 = 0; k0 < cols; k0 += block) {
-      float w[block];
-      float weight[block];
-      for (int i = 0; i < block; ++i) {
-        const bool inside = k0 + i < cols;
-        w[i] = inside ? finite(row[k0 + i]) : 0.0F;
-        weight[i] = inside && importance.size() != 0 ? importance[k0 + i] : 0.0F;
+    constexpr index_t block = F::block_size;
+    index_t done = 0;
+    if (row.stride(0) == 1 && on_non_finite == non_finite::reject) {
+      const index_t whole = cols / block;
+      encode_blocks<F, Arch>(row.data(), weighted ? importance.data() : nullptr, row_mean_square,
+                             whole, out);
+      done = whole * block;
+    }
+    // The rest in pieces, with zeros beyond the end of the row.
+    constexpr index_t piece = block > 256 ? block : 256 / block * block;
+    for (; done < cols; done += piece) {
+      const index_t count = ceil_div(cols - done < piece ? cols - done : piece, block);
+      float w[piece];
+      float weight[piece];
+      for (index_t i = 0; i < count * block; ++i) {
+        const bool inside = done + i < cols;
+        w[i] = inside ? finite(row[done + i]) : 0.0F;
+        weight[i] = inside && weighted ? importance[done + i] : 0.0F;
       }
-      *out++ = encode<F, Arch>(w, importance.size() != 0 ? weight : nullptr, row_mean_square);
+      encode_blocks<F, Arch>(w, weighted ? weight : nullptr, row_mean_square, count,
+                             out + done / block);
     }
   }
 

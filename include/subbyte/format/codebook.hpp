@@ -77,15 +77,20 @@ struct fp4_e2m1 {
     return e2m1::from_bits(static_cast<std::uint8_t>(code & 15)).to_float();
   }
 
+  /// Magnitudes up to this, and above upper_bound(code - 1), are nearest to `code`; code in [0, 6].
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr float upper_bound(int code) noexcept {
+    constexpr float midpoints[7] = {0.25F, 0.75F, 1.25F, 1.75F, 2.5F, 3.5F, 5.0F};
+    return midpoints[code];
+  }
+
   /// Ties go to the lower code, that is toward zero; results of zero are code 0, never 8.
   /// Magnitudes above 6 saturate. NaN gives 0. (e2m1::nearest rounds ties to the even code and
   /// keeps -0.)
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int nearest(float x) noexcept {
     const float size = x < 0 ? -x : x;
-    constexpr float midpoints[7] = {0.25F, 0.75F, 1.25F, 1.75F, 2.5F, 3.5F, 5.0F};
-    int code = size > midpoints[3] ? 4 : 0;
-    code += size > midpoints[code + 1] ? 2 : 0;
-    code += size > midpoints[code] ? 1 : 0;
+    int code = size > upper_bound(3) ? 4 : 0;
+    code += size > upper_bound(code + 1) ? 2 : 0;
+    code += size > upper_bound(code) ? 1 : 0;
     return code + (x < 0 && code != 0 ? 8 : 0);
   }
 };

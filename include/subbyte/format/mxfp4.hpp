@@ -7,6 +7,7 @@
 #include "subbyte/format/search.hpp"
 #include "subbyte/fwd.hpp"
 #include "subbyte/num/e8m0.hpp"
+#include "subbyte/num/float_lanes.hpp"
 #include "subbyte/num/rounding.hpp"
 
 namespace subbyte {
@@ -124,7 +125,23 @@ struct mxfp4 {
                                                        float) noexcept {
     const params p = fit<Arch>(w, importance);
     codes c{};
-    for (int j = 0; j < 32; ++j) c[j] = static_cast<std::uint8_t>(round(w[j], j, p));
+    if (p.scale.bits >= 253) {  // values overflow, and round() knows which
+      for (int j = 0; j < 32; ++j) c[j] = static_cast<std::uint8_t>(round(w[j], j, p));
+      return join(p, c);
+    }
+    using lanes = float_lanes<Arch, 16>;
+    const lanes scale = lanes::broadcast(p.scale.to_float());
+    const lanes zero = lanes::broadcast(0);
+    for (int j = 0; j < 32; j += 16) {
+      const lanes weight = lanes::load(w + j);
+      const lanes size = magnitude(weight) / scale;
+      auto code = int_lanes<Arch, 16>::broadcast(0);
+      for (int k = 0; k < 7; ++k) {
+        code = code - (size > lanes::broadcast(fp4_e2m1::upper_bound(k)));  // true is -1
+      }
+      const auto negative = (weight < zero) & (to_float(code) > zero);
+      (code + (negative & int_lanes<Arch, 16>::broadcast(8))).store_bytes(c.code + j);
+    }
     return join(p, c);
   }
 };

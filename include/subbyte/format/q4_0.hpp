@@ -101,9 +101,7 @@ struct q4_0 {
     const float extreme = signed_extreme<Arch>(w, 32);
     const float d = extreme / -8.0F;
     const float inverse = d != 0 ? 1.0F / d : 0.0F;
-    for (int j = 0; j < 32; ++j) {
-      c[j] = static_cast<std::uint8_t>(clamp(trunc_to_int(unfused(w[j] * inverse) + 8.5F), 0, 15));
-    }
+    truncate_affine<Arch>(w, 0, inverse, 8.5F, 15, c.code);
     return join({half::nearest(d)}, c);
   }
 };

@@ -2,8 +2,6 @@
 /// Q4_1: 32 weights, fp16 scale and minimum, 4-bit codes.
 #pragma once
 
-#include <limits>
-
 #include "subbyte/format/concepts.hpp"
 #include "subbyte/format/search.hpp"
 #include "subbyte/fwd.hpp"
@@ -106,18 +104,10 @@ struct q4_1 {
       return b;
     }
     codes c{};
-    float low = std::numeric_limits<float>::max();
-    float high = -std::numeric_limits<float>::max();
-    for (int j = 0; j < 32; ++j) {
-      low = w[j] < low ? w[j] : low;
-      high = w[j] > high ? w[j] : high;
-    }
+    const auto [low, high] = value_range<Arch>(w);
     const float d = (high - low) / 15.0F;
     const float inverse = d != 0 ? 1.0F / d : 0.0F;
-    for (int j = 0; j < 32; ++j) {
-      const int code = trunc_to_int(unfused((w[j] - low) * inverse) + 0.5F);
-      c[j] = static_cast<std::uint8_t>(clamp(code, 0, 15));
-    }
+    truncate_affine<Arch>(w, low, inverse, 0.5F, 15, c.code);
     return join({half::nearest(d), half::nearest(low)}, c);
   }
 

@@ -67,10 +67,9 @@ struct q5_0 {
     for (int j = 0; j < 16; ++j) {
       b.codes_low[j] = static_cast<std::uint8_t>((c[j] & 15) | (c[j + 16] & 15) << 4);
     }
-    for (int j = 0; j < 32; ++j) {
-      const int high = (c[j] >> 4 & 1) << (j % 8);
-      b.codes_high[j / 8] = static_cast<std::uint8_t>(b.codes_high[j / 8] | high);
-    }
+    std::uint32_t high = 0;
+    for (int j = 0; j < 32; ++j) high |= static_cast<std::uint32_t>(c[j] >> 4 & 1) << j;
+    store_le(b.codes_high, high);
     return b;
   }
 
@@ -113,9 +112,7 @@ struct q5_0 {
     const float extreme = signed_extreme<Arch>(w, 32);
     const float d = extreme / -16.0F;
     const float inverse = d != 0 ? 1.0F / d : 0.0F;
-    for (int j = 0; j < 32; ++j) {
-      c[j] = static_cast<std::uint8_t>(clamp(trunc_to_int(unfused(w[j] * inverse) + 16.5F), 0, 31));
-    }
+    truncate_affine<Arch>(w, 0, inverse, 16.5F, 31, c.code);
     return join({half::nearest(d)}, c);
   }
 };

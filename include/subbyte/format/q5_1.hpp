@@ -2,8 +2,6 @@
 /// Q5_1: 32 weights, fp16 scale and minimum, 5-bit codes.
 #pragma once
 
-#include <limits>
-
 #include "subbyte/format/concepts.hpp"
 #include "subbyte/format/search.hpp"
 #include "subbyte/fwd.hpp"
@@ -73,10 +71,9 @@ struct q5_1 {
     for (int j = 0; j < 16; ++j) {
       b.codes_low[j] = static_cast<std::uint8_t>((c[j] & 15) | (c[j + 16] & 15) << 4);
     }
-    for (int j = 0; j < 32; ++j) {
-      const int high = (c[j] >> 4 & 1) << (j % 8);
-      b.codes_high[j / 8] = static_cast<std::uint8_t>(b.codes_high[j / 8] | high);
-    }
+    std::uint32_t high = 0;
+    for (int j = 0; j < 32; ++j) high |= static_cast<std::uint32_t>(c[j] >> 4 & 1) << j;
+    store_le(b.codes_high, high);
     return b;
   }
 
@@ -119,18 +116,10 @@ struct q5_1 {
       return b;
     }
     codes c{};
-    float low = std::numeric_limits<float>::max();
-    float high = -std::numeric_limits<float>::max();
-    for (int j = 0; j < 32; ++j) {
-      low = w[j] < low ? w[j] : low;
-      high = w[j] > high ? w[j] : high;
-    }
+    const auto [low, high] = value_range<Arch>(w);
     const float d = (high - low) / 31.0F;
     const float inverse = d != 0 ? 1.0F / d : 0.0F;
-    for (int j = 0; j < 32; ++j) {
-      const int code = trunc_to_int(unfused((w[j] - low) * inverse) + 0.5F);
-      c[j] = static_cast<std::uint8_t>(clamp(code, 0, 31));
-    }
+    truncate_affine<Arch>(w, low, inverse, 0.5F, 31, c.code);
     return join({half::nearest(d), half::nearest(low)}, c);
   }
 

@@ -92,10 +92,19 @@ struct q8_0 {
   template <class Arch>
   SUBBYTE_INLINE static void quantize_with(float scale, const float* w,
                                            std::int8_t* signed_codes) noexcept {
+    using lanes = float_lanes<Arch, 16>;
     const float inverse = scale != 0 ? 1.0F / scale : 0.0F;
-    for (int j = 0; j < 32; ++j) {
-      const int q = round_half_away(unfused(w[j] * inverse));
-      signed_codes[j] = static_cast<std::int8_t>(clamp(q, -127, 127));
+    for (int j = 0; j < 32; j += 16) {
+      const lanes scaled = unfused(lanes::load(w + j) * lanes::broadcast(inverse));
+      // NaN to 0; then what lies beyond the codes to where it rounds to the last one.
+      const lanes bounded =
+          limited(select(scaled == scaled, scaled, lanes::broadcast(0)), -127.0F, 127.0F);
+      const auto whole = trunc_to_int(bounded);
+      const lanes middle = to_float(whole);
+      const auto up = !(bounded < middle + lanes::broadcast(0.5F));
+      const auto down = !(bounded > middle - lanes::broadcast(0.5F));
+      const auto rounded = whole - up + down;  // true is -1
+      rounded.store_bytes(reinterpret_cast<std::uint8_t*>(signed_codes + j));
     }
   }
 };

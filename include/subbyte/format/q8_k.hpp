@@ -94,9 +94,12 @@ struct q8_k {
       return join({0.0F}, c);
     }
     const float inverse = -127.0F / extreme;
-    for (int i = 0; i < 256; ++i) {
-      const int nearest = rint_even(unfused(inverse * w[i]));
-      c[i] = static_cast<std::uint8_t>((nearest < 127 ? nearest : 127) + 128);
+    using lanes = float_lanes<Arch, 16>;
+    const auto raise = int_lanes<Arch, 16>::broadcast(128);
+    for (int i = 0; i < 256; i += 16) {
+      const lanes scaled = unfused(lanes::broadcast(inverse) * lanes::load(w + i));
+      // No lower limit: the reference has none, and what falls below -128 wraps.
+      (rint_even(scaled).clamped(-0x400000, 127) + raise).store_bytes(c.code + i);
     }
     return join({1.0F / inverse}, c);
   }

@@ -38,16 +38,71 @@ SUBBYTE_INLINE void unfuse_group(float (&products)[max_search_group]) noexcept {
 /// The element of largest magnitude with its sign, the first one on ties; 0 when all are 0 or NaN.
 template <class Arch>
 [[nodiscard]] float signed_extreme(const float* x, int n) noexcept {
-  float extreme = 0;
-  float largest = 0;
-  for (int i = 0; i < n; ++i) {
-    const float size = magnitude(x[i]);
-    if (size > largest) {
-      largest = size;
-      extreme = x[i];
+  float low = 0;
+  float high = 0;
+  int i = 0;
+  if (n >= 8) {
+    using lanes = float_lanes<Arch, 8>;
+    lanes lowest = lanes::broadcast(0);
+    lanes highest = lowest;
+    for (; i + 8 <= n; i += 8) {
+      const lanes v = lanes::load(x + i);
+      lowest = select(v < lowest, v, lowest);
+      highest = select(v > highest, v, highest);
+    }
+    float lows[8];
+    float highs[8];
+    lowest.store(lows);
+    highest.store(highs);
+    for (int k = 0; k < 8; ++k) {
+      low = lows[k] < low ? lows[k] : low;
+      high = highs[k] > high ? highs[k] : high;
     }
   }
-  return extreme;
+  for (; i < n; ++i) {
+    low = x[i] < low ? x[i] : low;
+    high = x[i] > high ? x[i] : high;
+  }
+  if (high != -low) return high > -low ? high : low;
+  for (i = 0; i < n && high != 0; ++i) {
+    if (magnitude(x[i]) == high) return x[i];
+  }
+  return 0;
+}
+
+/// The ends of an interval.
+struct closed_interval {
+  float low;
+  float high;
+};
+
+/// The least and the largest of 32 weights; of zeros the first one, of NaNs none.
+template <class Arch>
+[[nodiscard]] closed_interval value_range(const float* x) noexcept {
+  constexpr float max_float = 3.40282347e+38F;
+  using lanes = float_lanes<Arch, 8>;
+  lanes lowest = lanes::broadcast(max_float);
+  lanes highest = lanes::broadcast(-max_float);
+  for (int i = 0; i < 32; i += 8) {
+    const lanes v = lanes::load(x + i);
+    lowest = select(v < lowest, v, lowest);
+    highest = select(v > highest, v, highest);
+  }
+  float lows[8];
+  float highs[8];
+  lowest.store(lows);
+  highest.store(highs);
+  closed_interval range{lows[0], highs[0]};
+  for (int k = 1; k < 8; ++k) {
+    range.low = lows[k] < range.low ? lows[k] : range.low;
+    range.high = highs[k] > range.high ? highs[k] : range.high;
+  }
+  // The lanes do not know which zero came first, and its sign is stored.
+  for (int i = 31; i >= 0 && range.low == 0; --i) {
+    if (x[i] == 0) range.low = x[i];
+  }
+  if (range.high == range.low) range.high = range.low;
+  return range;
 }
 
 /// Sum of x[i]^2.
@@ -384,6 +439,19 @@ template <class Arch>
     if (!changed) break;
   }
   return sum_ll > 0 ? sum_xl / sum_ll : 0.0F;
+}
+
+/// codes[i] = (x[i] - low) * inverse + bias truncated and limited to [0, last], NaN giving 0, for
+/// 32 weights.
+template <class Arch>
+SUBBYTE_INLINE void truncate_affine(const float* x, float low, float inverse, float bias, int last,
+                                    std::uint8_t* codes) noexcept {
+  using lanes = float_lanes<Arch, 16>;
+  for (int i = 0; i < 32; i += 16) {
+    const lanes raised = lanes::load(x + i) - lanes::broadcast(low);
+    const lanes scaled = unfused(raised * lanes::broadcast(inverse)) + lanes::broadcast(bias);
+    trunc_to_int(limited(scaled, 0, static_cast<float>(last))).store_bytes(codes + i);
+  }
 }
 
 /// codes[i] = (x[i] + minimum) / step rounded and limited to [0, last]; unchanged when step is 0.

@@ -53,8 +53,19 @@ struct int_lanes {
     __builtin_memcpy(v.part, p, sizeof v.part);
     return v;
   }
+  [[nodiscard]] SUBBYTE_INLINE static int_lanes broadcast(int x) noexcept {
+    int_lanes v;
+    for (int k = 0; k < registers; ++k) v.part[k] = native{} + x;
+    return v;
+  }
   SUBBYTE_INLINE void store(std::int32_t* p) const noexcept {
     __builtin_memcpy(p, part, sizeof part);
+  }
+  /// The lowest byte of every lane.
+  SUBBYTE_INLINE void store_bytes(std::uint8_t* p) const noexcept {
+    std::int32_t values[N];
+    store(values);
+    for (int i = 0; i < N; ++i) p[i] = static_cast<std::uint8_t>(values[i]);
   }
 
   /// Each lane limited to [low, high].
@@ -66,6 +77,22 @@ struct int_lanes {
       const native raised = part[k] < least ? least : part[k];
       v.part[k] = raised > most ? most : raised;
     }
+    return v;
+  }
+  SUBBYTE_INLINE friend int_lanes operator+(const int_lanes& a, const int_lanes& b) noexcept {
+    int_lanes v;
+    for (int k = 0; k < registers; ++k) v.part[k] = a.part[k] + b.part[k];
+    return v;
+  }
+  SUBBYTE_INLINE friend int_lanes operator-(const int_lanes& a, const int_lanes& b) noexcept {
+    int_lanes v;
+    for (int k = 0; k < registers; ++k) v.part[k] = a.part[k] - b.part[k];
+    return v;
+  }
+  /// For lanes of 0 and -1.
+  SUBBYTE_INLINE friend int_lanes operator!(const int_lanes& a) noexcept {
+    int_lanes v;
+    for (int k = 0; k < registers; ++k) v.part[k] = ~a.part[k];
     return v;
   }
   SUBBYTE_INLINE friend int_lanes operator&(const int_lanes& a, const int_lanes& b) noexcept {
@@ -171,6 +198,28 @@ template <class Arch, int N>
     v.part[k] = __builtin_bit_cast(floats, __builtin_bit_cast(ints, v.part[k]) & 0x7FFFFFFF);
   }
   return v;
+}
+
+/// Each lane limited to [low, high]; NaN gives low.
+template <class Arch, int N>
+[[nodiscard]] SUBBYTE_INLINE float_lanes<Arch, N> limited(const float_lanes<Arch, N>& v, float low,
+                                                          float high) noexcept {
+  const auto least = float_lanes<Arch, N>::broadcast(low);
+  const auto most = float_lanes<Arch, N>::broadcast(high);
+  const auto raised = select(v > least, v, least);
+  return select(raised < most, raised, most);
+}
+
+/// Integer parts, toward zero.
+///
+/// Requires  magnitudes below 2^31, no NaN.
+template <class Arch, int N>
+[[nodiscard]] SUBBYTE_INLINE int_lanes<Arch, N> trunc_to_int(
+    const float_lanes<Arch, N>& v) noexcept {
+  using ints = typename int_lanes<Arch, N>::native;
+  int_lanes<Arch, N> whole;
+  for (int k = 0; k < v.registers; ++k) whole.part[k] = __builtin_convertvector(v.part[k], ints);
+  return whole;
 }
 
 /// Nearest integers, ties to even, as the scalar rint_even: defined for every input.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "subbyte/kernel/dequantize.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -42,6 +43,27 @@ TEST_CASE("dequantize: rows at a pitch are left alone between the columns") {
   dequantize(w.view(), tensor_view<float, 2, row_pitched>(out.data(), {2, 40}, {50}));
   for (std::size_t i = 0; i < out.size(); ++i) {
     REQUIRE(out[i] == (i % 50 < 40 ? expected[i / 50 * 40 + i % 50] : -1.0F));
+  }
+}
+
+TEST_CASE("dequantize: output beyond the caches, at every alignment, from odd rows") {
+  // Just above the size from which on stores bypass the caches; rows end in a cut block.
+  const index_t rows = 5;
+  const index_t cols = (detail::streamed_output_bytes / (4 * rows) / 32 + 2) * 32 - 7;
+  const auto source = test_support::normal_vector(static_cast<std::size_t>(cols), 0.02, 14);
+  std::vector<float> weights;
+  for (index_t r = 0; r < rows; ++r) weights.insert(weights.end(), source.begin(), source.end());
+  const auto w = test_support::encoded<q8_0>(weights, rows, cols);
+  const auto expected = test_support::decoded(w.view());
+  REQUIRE(static_cast<index_t>(expected.size()) * 4 >= detail::streamed_output_bytes);
+  thread_pool pool(2);
+  for (const std::size_t offset : {0U, 1U, 4U, 15U}) {
+    std::vector<float> out(expected.size() + 16, NAN);
+    dequantize(w.view(), {out.data() + offset, rows, cols}, pool);
+    REQUIRE(std::equal(expected.begin(), expected.end(), out.begin() + std::ptrdiff_t(offset)));
+    for (std::size_t i = 0; i < 16; ++i) {
+      REQUIRE(std::isnan(out[i < offset ? i : i + expected.size()]));
+    }
   }
 }
 

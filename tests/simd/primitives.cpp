@@ -573,6 +573,20 @@ TEST_CASE("i8_to_f32: every byte from memory and from each quarter of a register
   });
 }
 
+TEST_CASE("stream: the lanes arrive, and nothing beside them", "[simd]") {
+  for_each_arch([]<class Arch>() {
+    constexpr int lanes = floats_of<Arch>::size;
+    alignas(64) float out[3 * lanes] = {};
+    float in[lanes];
+    for (int i = 0; i < lanes; ++i) in[i] = static_cast<float>(i + 1);
+    subbyte::stream(floats_of<Arch>::load(in), out + lanes);
+    subbyte::stream_fence<Arch>();
+    for (int i = 0; i < 3 * lanes; ++i) {
+      CHECK(out[i] == (i / lanes == 1 ? static_cast<float>(i - lanes + 1) : 0.0F));
+    }
+  });
+}
+
 TEST_CASE("abs_max: the larger magnitude; NaN in x leaves the accumulator", "[simd]") {
   const float inf = std::numeric_limits<float>::infinity();
   const float nan = std::numeric_limits<float>::quiet_NaN();

@@ -140,6 +140,21 @@ template <int Quarter, class Arch>
   return detail::i8_quarter_to_f32<Quarter>(Arch{}, x);
 }
 
+/// Stores a register past the caches where the arch can (AVX2 and up): for output that is larger
+/// than they are. stream_fence() before another thread reads it.
+///
+/// Requires  `out` aligned to the register.
+template <class Arch>
+SUBBYTE_INLINE void stream(reg<float, Arch> x, float* out) noexcept {
+  detail::stream(Arch{}, x, out);
+}
+
+/// Orders what stream() stored before all later stores.
+template <class Arch>
+SUBBYTE_INLINE void stream_fence() noexcept {
+  detail::stream_fence(Arch{});
+}
+
 /// |x[i]| > acc[i] ? |x[i]| : acc[i]; where x is NaN, acc stays.
 template <class Arch>
 [[nodiscard]] SUBBYTE_INLINE reg<float, Arch> abs_max(reg<float, Arch> acc,

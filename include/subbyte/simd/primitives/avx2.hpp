@@ -179,6 +179,13 @@ SUBBYTE_INLINE float reduce_max(arch::avx2, reg<float, Arch> x) noexcept {
   return reduce_max_256(x.native);
 }
 
+template <class Arch>
+SUBBYTE_INLINE void stream(arch::avx2, reg<float, Arch> x, float* out) noexcept {
+  _mm256_stream_ps(out, x.native);
+}
+
+SUBBYTE_INLINE void stream_fence(arch::avx2) noexcept { _mm_sfence(); }
+
 }  // namespace detail
 }  // namespace SUBBYTE_ABI
 }  // namespace subbyte

@@ -159,6 +159,11 @@ SUBBYTE_INLINE float reduce_max(arch::avx512, reg<float, Arch> x) noexcept {
                                       _mm512_maskz_extractf32x8_ps(0xFF, x.native, 1)));
 }
 
+template <class Arch>
+SUBBYTE_INLINE void stream(arch::avx512, reg<float, Arch> x, float* out) noexcept {
+  _mm512_stream_ps(out, x.native);
+}
+
 }  // namespace detail
 }  // namespace SUBBYTE_ABI
 }  // namespace subbyte

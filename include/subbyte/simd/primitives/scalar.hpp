@@ -219,6 +219,13 @@ SUBBYTE_INLINE float reduce_max(arch::scalar, reg<float, Arch> x) noexcept {
   return largest;
 }
 
+template <class Arch>
+SUBBYTE_INLINE void stream(arch::scalar, reg<float, Arch> x, float* out) noexcept {
+  x.store(out);
+}
+
+SUBBYTE_INLINE void stream_fence(arch::scalar) noexcept {}
+
 }  // namespace detail
 }  // namespace SUBBYTE_ABI
 }  // namespace subbyte

@@ -500,6 +500,49 @@ TEST_CASE("round_affine and round_symmetric round to even, limit, and leave code
   for (int i = 0; i < 4; ++i) CHECK(codes[i] <= 7);
 }
 
+TEST_CASE("range_of is the least and the largest, of zeros the first, of NaNs none") {
+  std::mt19937_64 generator(20);
+  for (int k = 0; k < 3000; ++k) {
+    // Few distinct values, so that zeros of both signs meet as ends of the range.
+    const float values[] = {0.0F, -0.0F, 1.5F, -2.0F, quiet_nan, infinity};
+    const std::size_t distinct = 2 + generator() % 5;
+    float x[32];
+    for (float& v : x) v = values[generator() % distinct];
+    float low = std::numeric_limits<float>::max();
+    float high = -low;
+    for (const float v : x) {
+      if (v < low) low = v;
+      if (v > high) high = v;
+    }
+    const auto found = range_of<Arch>(x);
+    REQUIRE(bit_cast<std::uint32_t>(found.low) == bit_cast<std::uint32_t>(low));
+    REQUIRE(found.high == high);
+    // The sign of a zero shows in the difference only.
+    REQUIRE(bit_cast<std::uint32_t>(found.high - found.low) == bit_cast<std::uint32_t>(high - low));
+  }
+}
+
+TEST_CASE("truncate_affine truncates, limits, and gives 0 for NaN") {
+  float x[32] = {};
+  const float given[] = {0,     0.99F, 1,      -0.5F,    -3,        14.99F,   15,
+                         15.5F, 1e30F, -1e30F, infinity, -infinity, quiet_nan};
+  const int required[] = {1, 1, 2, 0, 0, 15, 15, 15, 15, 0, 15, 0, 0};
+  std::copy(std::begin(given), std::end(given), x);
+  std::uint8_t codes[32];
+  truncate_affine<Arch>(x, -0.5F, 1.0F, 0.5F, 15, codes);
+  for (std::size_t i = 0; i < 13; ++i) CHECK(codes[i] == required[i]);
+  for (std::size_t i = 13; i < 32; ++i) CHECK(codes[i] == 1);
+  // 0 * Inf is NaN.
+  truncate_affine<Arch>(x, 0.0F, infinity, 8.5F, 15, codes);
+  CHECK(codes[0] == 0);
+  CHECK(codes[1] == 15);
+  CHECK(codes[3] == 0);
+  // 24 bits of product, rounded before the bias is added: fused it would stay below 16.5.
+  x[0] = 1.0F + 0x1p-12F;
+  truncate_affine<Arch>(x, 0.0F, 8.0F * (1.0F - 0x1p-12F), 8.0F, 31, codes);
+  CHECK(codes[0] == 16);
+}
+
 TEST_CASE("the searches keep codes in range for weights that are not numbers") {
   std::mt19937_64 generator(17);
   for (int k = 0; k < 2000; ++k) {

@@ -104,7 +104,7 @@ struct q4_1 {
       return b;
     }
     codes c{};
-    const auto [low, high] = value_range<Arch>(w);
+    const auto [low, high] = range_of<Arch>(w);
     const float d = (high - low) / 15.0F;
     const float inverse = d != 0 ? 1.0F / d : 0.0F;
     truncate_affine<Arch>(w, low, inverse, 0.5F, 15, c.code);

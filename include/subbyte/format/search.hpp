@@ -78,7 +78,7 @@ struct closed_interval {
 
 /// The least and the largest of 32 weights; of zeros the first one, of NaNs none.
 template <class Arch>
-[[nodiscard]] closed_interval value_range(const float* x) noexcept {
+[[nodiscard]] closed_interval range_of(const float* x) noexcept {
   constexpr float max_float = 3.40282347e+38F;
   using lanes = float_lanes<Arch, 8>;
   lanes lowest = lanes::broadcast(max_float);

@@ -38,12 +38,12 @@ inline constexpr int lanes_for =
 
 /// N 32-bit integers; comparisons give lanes of 0 and -1.
 ///
-/// Requires  N is a power of two below Arch's register, or a multiple of its lanes.
+/// Requires  N is 4 or 8 below Arch's register, else a multiple of its lanes.
 template <class Arch, int N>
 struct int_lanes {
   static constexpr int width = N < detail::register_lanes<Arch> ? N : detail::register_lanes<Arch>;
   static constexpr int registers = N / width;
-  static_assert(N % width == 0);
+  static_assert(N % width == 0 && N % 4 == 0);
   using native = typename detail::lane_register<width>::ints;
 
   native part[registers];

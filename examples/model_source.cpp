@@ -109,7 +109,7 @@ struct llama_sizes {
   }
 };
 
-void write_llama_metadata(gguf::writer& out, const std::string& name, const llama_sizes& s,
+void write_llama_metadata(gguf::split_writer& out, const std::string& name, const llama_sizes& s,
                           std::uint32_t file_type, const llama::vocabulary& words) {
   out.metadata("general.architecture", "llama");
   out.metadata("general.name", name);
@@ -198,9 +198,9 @@ source_tensor from_hugging_face(const safetensors::tensor& stored, std::string n
 }  // namespace
 
 model_source open_gguf_model(const std::string& path) {
-  const auto file = std::make_shared<const gguf::file>(gguf::open(path));
+  const auto file = std::make_shared<const gguf::split_file>(gguf::open_split(path));
   model_source model;
-  model.files = {path};
+  for (const gguf::file& shard : file->shards()) model.files.push_back(shard.name());
   for (const gguf::tensor& stored : file->tensors()) {
     source_tensor t;
     t.name = stored.name();
@@ -221,11 +221,11 @@ model_source open_gguf_model(const std::string& path) {
     model.stored_bytes += stored.size_bytes();
     model.tensors.push_back(std::move(t));
   }
-  model.write_metadata = [file](gguf::writer& out, std::uint32_t file_type) {
+  model.write_metadata = [file](gguf::split_writer& out, std::uint32_t file_type) {
     constexpr std::string_view type_key = "general.file_type";
     constexpr std::string_view version_key = "general.quantization_version";
     for (const gguf::metadata_entry& entry : file->metadata()) {
-      if (entry.key() == version_key || entry.key().substr(0, 6) == "split.") continue;
+      if (entry.key() == version_key) continue;
       if (entry.key() == type_key) {
         out.metadata(type_key, file_type);
       } else {
@@ -307,7 +307,7 @@ model_source open_hugging_face_model(const std::string& path) {
                                           .lexically_normal()
                                           .filename()
                                           .string());
-  model.write_metadata = [name, sizes, words](gguf::writer& out, std::uint32_t file_type) {
+  model.write_metadata = [name, sizes, words](gguf::split_writer& out, std::uint32_t file_type) {
     write_llama_metadata(out, name, sizes, file_type, words);
   };
   return model;

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "subbyte/io/gguf_writer.hpp"
+#include "subbyte/io/gguf_split_writer.hpp"
 
 namespace example {
 
@@ -44,10 +44,10 @@ struct model_source {
   index_t stored_bytes = 0;            // of all tensors
 
   /// Adds the model's keys to a file in the making, with this general.file_type.
-  std::function<void(subbyte::gguf::writer& out, std::uint32_t file_type)> write_metadata;
+  std::function<void(subbyte::gguf::split_writer& out, std::uint32_t file_type)> write_metadata;
 };
 
-/// A GGUF file. Throws subbyte::error.
+/// A GGUF file, or all shards of a split one by any of them. Throws subbyte::error.
 model_source open_gguf_model(const std::string& path);
 
 /// A Llama checkpoint of Hugging Face's: a folder with config.json, safetensors and, if there is

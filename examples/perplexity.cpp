@@ -38,7 +38,7 @@ struct measured {
   llama::speed speed{};
 };
 
-std::string most_used_format(const gguf::file& file) {
+std::string most_used_format(const gguf::split_file& file) {
   std::map<std::string, index_t> weights;
   for (const gguf::tensor& t : file.tensors()) {
     weights[gguf::find_tensor_type(t.type()).name] += t.size();
@@ -56,7 +56,7 @@ void read_row(const gguf::tensor& t, index_t row, std::vector<float>& out) {
 }
 
 // All matrices of the base against the model's.
-subbyte::error_report weight_error(const gguf::file& base, const gguf::file& model) {
+subbyte::error_report weight_error(const gguf::split_file& base, const gguf::split_file& model) {
   subbyte::error_sums sums;
   std::vector<float> signal, estimate;
   for (const gguf::tensor& original : base.tensors()) {

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 /// Quantizes a model: safetensors or GGUF in, GGUF out.
+#include <malloc.h>  // mallopt
+
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <limits>
 #include <map>
 #include <vector>
 
@@ -25,7 +28,7 @@ struct target_format {
   std::uint32_t gguf_type;
   index_t block_size, block_bytes;
   // Writes the quantized rows as the next bytes of a declared tensor.
-  void (*encode)(subbyte::weights_view rows, const std::string& name, gguf::writer& out,
+  void (*encode)(subbyte::weights_view rows, const std::string& name, gguf::split_writer& out,
                  subbyte::executor_ref executor);
 
   [[nodiscard]] bool fits(const source_tensor& t) const { return t.cols() % block_size == 0; }
@@ -35,7 +38,7 @@ struct target_format {
 };
 
 template <class F>
-void encode(subbyte::weights_view rows, const std::string& name, gguf::writer& out,
+void encode(subbyte::weights_view rows, const std::string& name, gguf::split_writer& out,
             subbyte::executor_ref executor) {
   subbyte::block_matrix<F> blocks(rows.extent(0), rows.extent(1));
   subbyte::quantize_into<F>(rows, blocks, subbyte::reference{}, executor);
@@ -196,14 +199,22 @@ void print_totals(const model_source& model, const std::vector<plan_entry>& plan
 
 void write_model(const model_source& model, const std::vector<plan_entry>& plan,
                  const target_format& wanted, const std::string& path,
-                 subbyte::executor_ref executor) {
-  gguf::writer out(path);
+                 const gguf::split_options& split, subbyte::executor_ref executor) {
+  gguf::split_writer out(path, split);
   model.write_metadata(out, file_type(wanted));
   index_t total = 0, done = 0;
   for (const plan_entry& e : plan) {
     const std::uint32_t type = e.format != nullptr ? e.format->gguf_type : *e.tensor->gguf_type;
     out.declare(e.tensor->name, e.tensor->dims, type, e.bytes());
     total += e.tensor->size();
+  }
+  for (index_t i = 0; i < out.shard_count(); ++i) {
+    std::error_code ignored;  // a file that does not exist yet is no input
+    for (const std::string& file : model.files) {
+      if (!std::filesystem::equivalent(file, out.shard_path(i), ignored)) continue;
+      subbyte::throw_error(subbyte::errc::bad_argument, out.shard_path(i),
+                           "is also the input; write to another file");
+    }
   }
   example::progress_bar bar(std::string("quantize to ") + wanted.name);
   std::vector<float> floats;
@@ -244,10 +255,14 @@ int main(int argc, char** argv) {
   std::string input, output, format_name = "q4_k", output_format_name;
   int threads = 0;
   bool dry_run = false, allow_requantize = false;
+  gguf::split_options split;
+  std::uint64_t split_bytes = 0;
   CLI::App app(
       "Quantizes every matrix of a model to one format; vectors and norms stay as they are.",
       "quantize");
-  app.add_option("input", input, "GGUF file, safetensors file, or folder of a Llama checkpoint")
+  app.add_option("input", input,
+                 "GGUF file (of a split one any shard), safetensors file, or folder of a Llama "
+                 "checkpoint")
       ->required();
   app.add_option("output", output, "GGUF file to write (not needed with --dry-run)");
   app.add_option("-f,--format", format_name, "any format of the registry that GGUF has an id for")
@@ -258,6 +273,14 @@ int main(int argc, char** argv) {
   app.add_option("--threads", threads, "0: one per hardware thread")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
+  app.add_option("--split-max-size", split_bytes,
+                 "write shards NAME-00001-of-0000N.gguf with tensors of at most so many bytes "
+                 "(2G, 500M)")
+      ->transform(CLI::AsSizeValue(true));
+  app.add_option("--split-max-tensors", split.max_shard_tensors, "the same by number of tensors")
+      ->check(CLI::Range(1, 1 << 30));
+  app.add_flag("--no-tensor-first-split", split.first_without_tensors,
+               "the first shard holds the metadata only");
   app.add_flag("--dry-run", dry_run, "print what every tensor would become, write nothing");
   app.add_flag("--allow-requantize", allow_requantize, "quantize quantized tensors again");
   return example::run(app, argc, argv, [&] {
@@ -267,21 +290,24 @@ int main(int argc, char** argv) {
     }
     const target_format& output_format =
         output_format_name.empty() ? format : find_format(output_format_name);
-    const model_source model = example::open_model(input);
-    for (const std::string& file : model.files) {
-      std::error_code ignored;  // a file that does not exist yet is no input
-      if (!output.empty() && std::filesystem::equivalent(file, output, ignored)) {
-        subbyte::throw_error(subbyte::errc::bad_argument, output,
-                             "is also the input; write to another file");
-      }
+    if (split_bytes > static_cast<std::uint64_t>(std::numeric_limits<index_t>::max())) {
+      subbyte::throw_error(subbyte::errc::bad_argument, "--split-max-size", "beyond 2^63 bytes");
     }
+    split.max_shard_bytes = static_cast<index_t>(split_bytes);
+    const model_source model = example::open_model(input);
     const std::vector<plan_entry> plan = make_plan(model, format, output_format, allow_requantize);
     if (dry_run) {
       print_tensor_table(plan);
     } else {
       example::cancel_on_interrupt();
+#if defined(__GLIBC__)
+      // Slabs go back to the system when they are freed. glibc would soon keep them on its heap,
+      // where each new one misses the hole of the last by a few bytes and memory grows with the
+      // model.
+      ::mallopt(M_MMAP_THRESHOLD, 1 << 20);
+#endif
       subbyte::thread_pool pool(threads);
-      write_model(model, plan, format, output, pool);
+      write_model(model, plan, format, output, split, pool);
     }
     print_totals(model, plan);
     for (const std::string& note : model.notes) std::printf("%s\n", note.c_str());

@@ -56,8 +56,11 @@ def parse(path):
 
 
 def build(test, include, program):
+    sources = [ROOT / "tests" / (test + ".cpp")]
+    if "support/allocation_peak.hpp" in sources[0].read_text(encoding="utf-8"):
+        sources.append(ROOT / "tests" / "io" / "allocation_peak.cpp")
     return subprocess.run(
-        [COMPILER, *FLAGS, *include, f"-I{ROOT}/include", str(ROOT / "tests" / (test + ".cpp")),
+        [COMPILER, *FLAGS, *include, f"-I{ROOT}/include", *map(str, sources),
          str(program.parent.parent / "main.o"), "-o", str(program), "-pthread"],
         capture_output=True, text=True, check=False)
 
@@ -66,7 +69,8 @@ def run(program, limit):
     """'' when all tests pass, else what went wrong; and the seconds it took."""
     start = time.monotonic()
     try:
-        done = subprocess.run([program, "~[slow]"], capture_output=True, text=True, timeout=limit,
+        done = subprocess.run([program, "~[slow]"], capture_output=True, text=True,
+                              errors="replace", timeout=limit,
                               check=False, cwd=program.parent)
     except subprocess.TimeoutExpired:
         return "takes too long", limit
@@ -116,8 +120,10 @@ class Session:
         try:
             for test in tests:
                 limit = 10 * self.baseline(test) + 20
-                if build(test, [f"-I{own}/include"], own / "test").returncode != 0:
-                    return True, f"{test}: does not compile"
+                built = build(test, [f"-I{own}/include"], own / "test")
+                if built.returncode != 0:
+                    first = built.stderr.partition(" error: ")[2].partition("\n")[0]
+                    return True, f"{test}: does not compile: {first}"
                 wrong, _ = run(own / "test", limit)
                 if wrong:
                     return True, f"{test}: {wrong.splitlines()[0]}"

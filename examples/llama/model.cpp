@@ -73,7 +73,7 @@ void attend_one(const float* q, const float* keys, index_t pitch, const float* v
 }
 
 // A positive size that later products can be made of.
-index_t read_size(const gguf::file& file, const std::string& key) {
+index_t read_size(const gguf::split_file& file, const std::string& key) {
   const auto value = file.get<index_t>(key);
   constexpr index_t limit = 1 << 24;
   if (value < 1 || value > limit) {
@@ -84,7 +84,7 @@ index_t read_size(const gguf::file& file, const std::string& key) {
   return value;
 }
 
-const gguf::tensor& find(const gguf::file& file, const std::string& name, index_t rows,
+const gguf::tensor& find(const gguf::split_file& file, const std::string& name, index_t rows,
                          index_t cols) {
   const gguf::tensor& t = file.tensor(name);
   if (t.rows() != rows || t.cols() != cols) {
@@ -97,7 +97,8 @@ const gguf::tensor& find(const gguf::file& file, const std::string& name, index_
   return t;
 }
 
-std::vector<float> read_vector(const gguf::file& file, const std::string& name, index_t size) {
+std::vector<float> read_vector(const gguf::split_file& file, const std::string& name,
+                               index_t size) {
   std::vector<float> values(static_cast<std::size_t>(size));
   find(file, name, 1, size).visit([&](auto w) { w.decode_row(0, 0, size, values.data()); });
   return values;
@@ -105,7 +106,7 @@ std::vector<float> read_vector(const gguf::file& file, const std::string& name, 
 
 }  // namespace
 
-vocabulary read_vocabulary(const gguf::file& file) {
+vocabulary read_vocabulary(const gguf::split_file& file) {
   const auto kind = file.get<std::string_view>("tokenizer.ggml.model");
   if (kind != "llama") {
     throw_error(errc::unsupported_format, file.name(),
@@ -137,7 +138,7 @@ vocabulary read_vocabulary(const gguf::file& file) {
   return words;
 }
 
-model::model(const std::string& path) : file_(gguf::open(path)) {
+model::model(const std::string& path) : file_(gguf::open_split(path)) {
   const auto architecture = file_.get<std::string_view>("general.architecture");
   if (architecture != "llama") {
     throw_error(errc::unsupported_format, path,

@@ -9,7 +9,7 @@
 
 #include "llama/tokenizer.hpp"
 #include "subbyte/exec/executor.hpp"
-#include "subbyte/io/gguf.hpp"
+#include "subbyte/io/gguf_split.hpp"
 #include "subbyte/tensor/tensor.hpp"
 #include "subbyte/tensor/tensor_view.hpp"
 
@@ -26,9 +26,10 @@ struct shape {
 
 /// The tokenizer.ggml.* keys of a file; throws subbyte::error unless they hold a SentencePiece
 /// vocabulary.
-vocabulary read_vocabulary(const subbyte::gguf::file& file);
+vocabulary read_vocabulary(const subbyte::gguf::split_file& file);
 
-/// The weights, mapped from a GGUF file and never decoded as a whole; move-only.
+/// The weights, mapped from a GGUF file (or all shards of a split one) and never decoded as a
+/// whole; move-only.
 class model {
  public:
   /// Throws  subbyte::error when the file is no Llama model, lacks a tensor or holds one of another
@@ -36,7 +37,7 @@ class model {
   explicit model(const std::string& path);
 
   [[nodiscard]] const llama::shape& shape() const noexcept { return shape_; }
-  [[nodiscard]] const subbyte::gguf::file& file() const noexcept { return file_; }
+  [[nodiscard]] const subbyte::gguf::split_file& file() const noexcept { return file_; }
 
  private:
   friend class session;
@@ -46,7 +47,7 @@ class model {
     std::vector<float> attention_norm, feed_forward_norm;
   };
 
-  subbyte::gguf::file file_;
+  subbyte::gguf::split_file file_;
   llama::shape shape_{};
   subbyte::gguf::tensor embedding_, output_;
   std::vector<float> output_norm_;

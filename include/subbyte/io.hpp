@@ -4,6 +4,9 @@
 
 #include "subbyte/checkpoint/names.hpp"
 #include "subbyte/io/gguf.hpp"
+#include "subbyte/io/gguf_split.hpp"
+#include "subbyte/io/gguf_split_writer.hpp"
 #include "subbyte/io/gguf_writer.hpp"
 #include "subbyte/io/safetensors.hpp"
+#include "subbyte/io/safetensors_writer.hpp"
 #include "subbyte/subbyte.hpp"

@@ -81,11 +81,11 @@ def main():
         os.mkdir(checkpoint)
         os.symlink(os.path.join(data, "model.safetensors"), os.path.join(checkpoint, "model.safetensors"))
 
-        readers = [["inspect"], ["generate"], ["quantize"],
+        readers = [["inspect"], ["generate"], ["quantize"], ["dequantize"],
                    ["perplexity", "--tokens", tokens, "--speed", "0"]]
         for reader in readers:
             program = reader[0]
-            rest = ["out.gguf"] if program == "quantize" else []
+            rest = ["out.gguf"] if program in ("quantize", "dequantize") else []
 
             def with_input(path):
                 return [program, path] + rest + reader[1:]
@@ -133,12 +133,61 @@ def main():
         write("checkpoint/config.json", b"[[[[")
         refused(["quantize", checkpoint, "out.gguf"], "config.json", folder)
 
+        # Sets of shards that lie, each named by the shard that does.
+        def shard(number, count, total, name):
+            """A GGUF file with the keys of a split and one F32 value."""
+            keys = b"".join(struct.pack("<Q", len(key)) + key + struct.pack("<I", kind) + value
+                            for key, kind, value in (
+                                (b"split.no", 2, struct.pack("<H", number)),
+                                (b"split.count", 2, struct.pack("<H", count)),
+                                (b"split.tensors.count", 5, struct.pack("<i", total))))
+            head = (b"GGUF" + struct.pack("<IQQ", 3, 1, 3) + keys + struct.pack("<Q", len(name)) +
+                    name + struct.pack("<IQIQ", 1, 1, 0, 0))
+            return head + b"\0" * (-len(head) % 32) + b"\0" * 32
+
+        first = write("set-00001-of-00002.gguf", shard(0, 2, 2, b"a"))
+        programs_of_splits = [["quantize", first, "out.gguf"], ["dequantize", first, "out.gguf"],
+                              ["generate", first],
+                              ["perplexity", "--tokens", tokens, "--speed", "0", first]]
+        for command in programs_of_splits:
+            refused(command, "set-00002-of-00002.gguf.*not there", folder)
+        for content, expected in ((shard(0, 2, 2, b"b"), "set-00002.*split.no is 0"),
+                                  (shard(1, 3, 2, b"b"), "set-00002.*split.count is 3"),
+                                  (shard(1, 2, 2, b"a"), "set-00002.*tensor a is in"),
+                                  (shard(1, 2, 7, b"b"), "set-00002.*split.tensors.count is 7"),
+                                  (b"GGUF", "set-00002.*bytes")):
+            write("set-00002-of-00002.gguf", content)
+            for command in programs_of_splits:
+                refused(command, expected, folder)
+
+        for command in (quantize, ["dequantize", gguf, "out"]):
+            option = "--split-max-size" if command is quantize else "--max-shard-size"
+            refused(command + [option, "-1"], option[2:], folder)
+            refused(command + [option, "2 miles"], option[2:], folder)
+            refused(command + [option, "9500000000G"], option[2:], folder)
+        refused(quantize + ["--split-max-tensors", "0"], "split-max-tensors", folder)
+        refused(["dequantize", gguf, "out", "--type", "q4_0"], '"q4_0".*bf16', folder)
+        refused(["dequantize", gguf, ""], "output", folder)
+        refused(["dequantize", gguf], "output", folder)
+        refused(["dequantize", gguf, "no/such/folder"], "No such file", folder)
+        refused(["dequantize", gguf, "empty.gguf/out"], "empty.gguf", folder)
+        refused(["dequantize", wrong_model, "out"], 'architecture is "elama"', folder)
+        stray = write("stray.gguf", whole.replace(b"blk.3.ffn_down.weight",
+                                                  b"blk.3.ffn_mean.weight", 1))
+        refused(["dequantize", stray, "out"], "blk.3.ffn_mean.weight has no place", folder)
+
         # A target that already exists keeps its bytes whatever goes wrong.
         kept = write("kept.gguf", whole)
         refused(["quantize", kept, "kept.gguf"], "also the input", folder)
         os.symlink("kept.gguf", os.path.join(folder, "link.gguf"))
         refused(["quantize", kept, "link.gguf"], "also the input", folder)
         refused(["quantize", nan, "kept.gguf"], "nan", folder)
+        refused(["dequantize", kept, "kept.gguf"], "also the input", folder)
+        refused(["dequantize", kept, "link.gguf"], "also the input", folder)
+        parts = write("parts-00001-of-00002.gguf", shard(0, 2, 2, b"a"))
+        write("parts-00002-of-00002.gguf", shard(1, 2, 2, b"b"))
+        refused(["quantize", parts, "parts.gguf", "-f", "f32", "--split-max-tensors", "1"],
+                "parts-0000.*also the input", folder)
 
         def limit_file_size():
             resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
@@ -147,6 +196,11 @@ def main():
                 preexec_fn=limit_file_size)
         refused(["quantize", gguf, "out.gguf", "-f", "q8_0"], "out.gguf.*too large", folder,
                 preexec_fn=limit_file_size)
+        refused(["quantize", gguf, "out.gguf", "-f", "q8_0", "--split-max-size", "2M"],
+                "out-0000.*too large", folder, preexec_fn=limit_file_size)
+        for rest in ([], ["--max-shard-size", "2MB"], ["--type", "f32"]):
+            refused(["dequantize", gguf, "out"] + rest, "model.*too large", folder,
+                    preexec_fn=limit_file_size)
         with open(kept, "rb") as file:
             check(file.read() == whole, "an existing target keeps its bytes")
 
@@ -155,6 +209,7 @@ def main():
             locked = os.path.join(folder, "locked")
             os.mkdir(locked, 0o555)
             refused(["quantize", gguf, "locked/out.gguf"], "denied", folder)
+            refused(["dequantize", gguf, "locked/out"], "denied", folder)
             os.chmod(kept, 0o444)
             refused(["quantize", gguf, "kept.gguf"], "denied", folder)
             os.chmod(kept, 0o644)
@@ -167,8 +222,15 @@ def main():
         if mounted:
             try:
                 refused(["quantize", gguf, "out.gguf", "-f", "q8_0"], "No space left", small)
+                refused(["quantize", gguf, "out.gguf", "-f", "q8_0", "--split-max-size", "100k"],
+                        "No space left", small)
+                refused(["dequantize", gguf, "out"], "No space left", small)
+                refused(["dequantize", gguf, "out", "--max-shard-size", "100k"], "No space left",
+                        small)
                 subprocess.run(["mount", "-o", "remount,ro", small], check=True)
                 refused(["quantize", gguf, "out.gguf", "-f", "q8_0"], "Read-only", small)
+                refused(["dequantize", gguf, "out"], "Read-only", small)
+                refused(["dequantize", gguf, "out.gguf"], "Read-only", small)
             finally:
                 subprocess.run(["umount", small], check=True)
 
@@ -215,7 +277,7 @@ def main():
                 else:
                     refused(command, "standard output", folder, stdout=full)
 
-    for program in ("inspect", "quantize", "perplexity", "generate"):
+    for program in ("inspect", "quantize", "dequantize", "perplexity", "generate"):
         done = subprocess.run([os.path.join(programs, program), "--help"], capture_output=True)
         check(done.returncode == 0 and b"Usage" in done.stdout and not done.stderr,
               f"{program} --help")

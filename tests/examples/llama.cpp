@@ -3,6 +3,7 @@
 /// reference logits and perplexities.
 #include <algorithm>
 #include <cmath>
+#include <stdexcept>
 #include <string>
 
 #include "llama/perplexity.hpp"
@@ -244,6 +245,34 @@ TEST_CASE("runner: a model agrees with itself") {
   CHECK(same.kl == 0.0);
   CHECK(same.same_top == 1.0);
   CHECK(same.perplexity_ratio == 1.0);
+}
+
+TEST_CASE("runner: an exception of the progress callback reaches the caller once") {
+  subbyte::thread_pool pool(2);
+  const llama::model* const models[] = {&f16_model()};
+  const llama::windows text(llama::read_token_file(data("alice.tokens.u16")), 1, 7, 3);
+  const auto score = [&](const auto& on_window) {
+    return llama::score_stream(models, false, text, pool, on_window)[0].likelihood.perplexity();
+  };
+  const auto silent = [](index_t, index_t) {};
+  const double expected = score(silent);
+  for (index_t failing = 1; failing <= 3; ++failing) {
+    index_t calls = 0;
+    int caught = 0;
+    try {
+      (void)score([&](index_t done, index_t total) {
+        ++calls;
+        CHECK((done == calls && total == 3));
+        if (done == failing) throw std::runtime_error("stop");
+      });
+    } catch (const std::runtime_error&) {
+      ++caught;
+    }
+    CHECK(caught == 1);
+    CHECK(calls == failing);
+    // The pool and the model are as before.
+    CHECK(score(silent) == expected);
+  }
 }
 
 TEST_CASE("runner: perplexity of the first windows") {

@@ -4,6 +4,8 @@
 #include "subbyte/exec/openmp.hpp"
 
 #include <atomic>
+#include <chrono>
+#include <thread>
 #include <vector>
 
 #include "support/catch.hpp"
@@ -45,6 +47,21 @@ TEST_CASE("openmp_executor: concurrency is the stated number of threads or the r
   CHECK(openmp_executor{3}.concurrency() == 3);
   CHECK(openmp_executor{}.concurrency() == omp_get_max_threads());
   CHECK(openmp_executor{-1}.concurrency() == omp_get_max_threads());
+}
+
+TEST_CASE("openmp_executor: as many pieces run at the same time as it has threads") {
+  const openmp_executor omp{2};
+  std::atomic<int> arrived{0};
+  std::atomic<int> met{0};
+  executor_ref(omp).for_range(2, 1, [&](index_t, index_t) noexcept {
+    ++arrived;
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (arrived.load() < 2 && std::chrono::steady_clock::now() < deadline) {
+      std::this_thread::yield();
+    }
+    if (arrived.load() == 2) ++met;
+  });
+  CHECK(met.load() == 2);
 }
 
 TEST_CASE("openmp_executor: a body may use the executor again") {

@@ -114,6 +114,24 @@ TEST_CASE("thread_pool: two pieces run at the same time, one of them on the call
   CHECK(threads.count(std::this_thread::get_id()) == 1);
 }
 
+TEST_CASE("thread_pool: the call returns when the slowest piece is done, also on a worker") {
+  thread_pool pool(2);
+  const std::thread::id caller = std::this_thread::get_id();
+  std::atomic<int> arrived{0};
+  std::atomic<bool> worker_done{false};
+  executor_ref(pool).for_range(2, 1, [&](index_t, index_t) noexcept {
+    ++arrived;
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (arrived.load() < 2 && std::chrono::steady_clock::now() < deadline) {
+      std::this_thread::yield();  // or the caller takes both pieces
+    }
+    if (std::this_thread::get_id() == caller) return;
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));  // beyond the caller's yielding
+    worker_done = true;
+  });
+  CHECK(worker_done.load());
+}
+
 TEST_CASE("thread_pool: plain writes of the pieces are visible to the caller") {
   thread_pool pool(4);
   std::vector<index_t> values(5000);
@@ -200,4 +218,35 @@ TEST_CASE("thread_pool: a huge range does not overflow its piece counter") {
     });
     CHECK(covered.load() == static_cast<std::uint64_t>(n));
   }
+}
+
+TEST_CASE("thread_pool: many callers, nested ranges and short-lived pools, for a while") {
+  thread_pool shared(3);
+  constexpr int callers = 4;
+  std::atomic<int> complete{0};
+  std::vector<std::thread> threads;
+  for (int c = 0; c < callers; ++c) {
+    threads.emplace_back([&shared, &complete, c] {
+      std::uint64_t state = static_cast<std::uint64_t>(c) * 0x9E3779B97F4A7C15U + 1;
+      bool all = true;
+      for (int round = 0; round < 60; ++round) {
+        state = state * 6364136223846793005U + 1442695040888963407U;
+        const index_t n = 1 + static_cast<index_t>(state >> 33) % 90;
+        const index_t grain = 1 + static_cast<index_t>(state >> 40) % 7;
+        all = all && covers(shared, n, grain);
+        // Inside the shared pool's workers: a pool of their own, and the shared one again.
+        std::atomic<int> inner{0};
+        executor_ref(shared).for_range(3, 1, [&](index_t begin, index_t end) noexcept {
+          for (; begin < end; ++begin) {
+            thread_pool own(2);
+            if (covers(own, n, grain) && covers(shared, n, grain)) ++inner;
+          }
+        });
+        all = all && inner.load() == 3;
+      }
+      if (all) ++complete;
+    });
+  }
+  for (std::thread& t : threads) t.join();
+  CHECK(complete.load() == callers);
 }

@@ -238,3 +238,71 @@ TEST_CASE("atomic_file: a killed process leaves the old file under the name") {
   REQUIRE(WIFSIGNALED(status));
   REQUIRE(read_file(scratch.file("out")).size() == 6);
 }
+
+TEST_CASE("atomic_file: a sealed file takes no more bytes, and its name comes at commit") {
+  const scratch_directory scratch;
+  atomic_file file(scratch.file("out"));
+  REQUIRE(!file.replaces());
+  REQUIRE(file.target() == scratch.file("out"));
+  file.write(pattern(100000));
+  file.seal();
+  REQUIRE(read_file(file.temporary()) == pattern(100000));
+  REQUIRE(!test_support::exists(scratch.file("out")));
+  REQUIRE(error_of([&] { file.write(pattern(1)); }).code() == errc::bad_argument);
+  REQUIRE(error_of([&] { file.write_zeros(1); }).code() == errc::bad_argument);
+  REQUIRE(error_of([&] { file.seal(); }).code() == errc::bad_argument);
+  file.commit();
+  REQUIRE(list_directory(scratch.path()) == std::vector<std::string>{"out"});
+  REQUIRE(read_file(scratch.file("out")) == pattern(100000));
+  REQUIRE(error_of([&] { file.commit(); }).code() == errc::bad_argument);
+  REQUIRE(atomic_file(scratch.file("out")).replaces());
+}
+
+TEST_CASE("atomic_file: a sealed file that is not committed leaves nothing") {
+  const scratch_directory scratch;
+  {
+    atomic_file file(scratch.file("out"));
+    file.write(pattern(10));
+    file.seal();
+    REQUIRE(file.hold_temporary());
+    REQUIRE(file.hold_temporary());
+    REQUIRE(list_directory(scratch.path()).size() == 2);
+  }
+  REQUIRE(list_directory(scratch.path()).empty());
+}
+
+TEST_CASE(
+    "atomic_file: a held temporary stays through commit, and a pinned one until it is dropped") {
+  const scratch_directory scratch;
+  const auto committed = [&](atomic_file& file) {
+    file.write(pattern(10));
+    REQUIRE(!file.hold_temporary());  // not sealed yet
+    file.seal();
+    REQUIRE(file.hold_temporary());
+    file.commit();
+    REQUIRE(read_file(scratch.file("out")) == pattern(10));
+    REQUIRE(read_file(file.temporary()) == pattern(10));
+    REQUIRE(list_directory(scratch.path()).size() == 2);
+  };
+  {
+    atomic_file file(scratch.file("out"));
+    committed(file);
+  }
+  REQUIRE(list_directory(scratch.path()) == std::vector<std::string>{"out"});
+  {
+    atomic_file file(scratch.file("out"));
+    committed(file);
+    file.pin_temporary();
+    file.drop_temporary();
+    REQUIRE(list_directory(scratch.path()) == std::vector<std::string>{"out"});
+  }
+  std::string left;
+  {
+    atomic_file file(scratch.file("out"));
+    committed(file);
+    file.pin_temporary();
+    left = file.temporary();
+  }
+  REQUIRE(read_file(left) == pattern(10));
+  REQUIRE(list_directory(scratch.path()).size() == 2);
+}

@@ -72,3 +72,14 @@ TEST_CASE("bounds: an array's size is its product, and a zero does not hide an o
   REQUIRE(!subbyte::checked_size(limits{0, 1LL << 32, 1LL << 32}));
   REQUIRE(!subbyte::checked_size(limits{1LL << 32, 1LL << 32, 0}));
 }
+
+TEST_CASE("bounds: an array without elements has no absurd extents") {
+  constexpr subbyte::index_t most = subbyte::max_empty_extents;
+  REQUIRE(most == 2147483647);
+  REQUIRE(subbyte::checked_size(limits{0, most}) == 0);
+  REQUIRE(subbyte::checked_size(limits{most, 0, 0}) == 0);
+  REQUIRE(!subbyte::checked_size(limits{0, most + 1}));
+  REQUIRE(!subbyte::checked_size(limits{most + 1, 0}));
+  REQUIRE(!subbyte::checked_size(limits{65536, 0, 32768}));
+  REQUIRE(subbyte::checked_size(limits{most + 1, 1}) == most + 1);
+}

@@ -9,6 +9,7 @@
 
 #include "support/allocation_peak.hpp"
 #include "support/files.hpp"
+#include "support/interrupted.hpp"
 
 namespace gguf = subbyte::gguf;
 using subbyte::errc;
@@ -350,4 +351,51 @@ TEST_CASE("gguf_writer: a disk that fills up leaves the file before and nothing 
     REQUIRE(read_file(scratch.file("out")).size() == 6);
   }
   std::signal(SIGXFSZ, ignored);
+}
+
+TEST_CASE("gguf_writer: a read-only target is refused, and keeps its bytes") {
+  const scratch_directory scratch;
+  test_support::write_file(scratch.file("out"), "before");
+  REQUIRE(::chmod(scratch.file("out").c_str(), 0444) == 0);
+  {
+    const test_support::as_ordinary_user user(scratch.path());
+    REQUIRE(error_of([&] { gguf::writer out(scratch.file("out")); }).code() == errc::io);
+  }
+  REQUIRE(list_directory(scratch.path()) == std::vector<std::string>{"out"});
+  REQUIRE(read_file(scratch.file("out")).size() == 6);
+}
+
+TEST_CASE("gguf_writer: a process killed at any moment leaves the file before or the whole file") {
+  const scratch_directory scratch;
+  const std::string path = scratch.file("out");
+  const auto write_all = [&](std::uint8_t value) {
+    const bytes data(1 << 18, value);
+    const index_t dims[1] = {1 << 18};
+    gguf::writer out(path);
+    out.declare("w", dims, 24, 1 << 18);
+    for (std::size_t at = 0; at < data.size(); at += 1 << 14) {
+      out.write("w", std::span<const std::uint8_t>(data).subspan(at, 1 << 14));
+    }
+    out.finish();
+  };
+  timespec begin{}, end{};
+  ::clock_gettime(CLOCK_MONOTONIC, &begin);
+  write_all(1);
+  ::clock_gettime(CLOCK_MONOTONIC, &end);
+  const std::int64_t whole =
+      (end.tv_sec - begin.tv_sec) * 1000000000 + (end.tv_nsec - begin.tv_nsec);
+  int last = 1;
+  int kills = 0;
+  constexpr int tries = 30;
+  for (int i = 0; i < tries; ++i) {
+    kills += test_support::killed_after(whole * i / 28,
+                                        [&] { write_all(static_cast<std::uint8_t>(2 + i)); });
+    const gguf::file file = gguf::open(path);
+    const auto stored = file.tensor("w").bytes();
+    const int found = stored[0];
+    REQUIRE((found == last || found == 2 + i));
+    REQUIRE((bytes(stored.begin(), stored.end()) == bytes(1 << 18, stored[0])));
+    last = found;
+  }
+  REQUIRE(kills > 0);
 }

@@ -90,7 +90,8 @@ TEST_CASE("json_header: every value comes with its place") {
 
 TEST_CASE("json_header: integers keep all 64 bits and their sign, others are reals") {
   REQUIRE(
-      events("[18446744073709551615, -9223372036854775808, -1, 0, 18446744073709551616, 1.5]") ==
+      events(
+          "[18446744073709551615, -9223372036854775808, -1, 0, 18446744073709551616, 1.5, -0]") ==
       "$ [\n"
       "$[0] 18446744073709551615 count\n"
       "$[1] -9223372036854775808\n"
@@ -98,6 +99,7 @@ TEST_CASE("json_header: integers keep all 64 bits and their sign, others are rea
       "$[3] 0 count\n"
       "$[4] real 18446744073709551616.000000\n"
       "$[5] real 1.500000\n"
+      "$[6] -0\n"
       "$ ]\n");
 }
 
@@ -122,6 +124,19 @@ TEST_CASE("json_header: what is not one strict JSON value is an error with its p
     REQUIRE(contains(e.what(), "not valid JSON at byte"));
   }
   REQUIRE(contains(failure("[1, x]").what(), "byte 5"));
+}
+
+TEST_CASE("json_header: nothing hides behind a NUL, a byte order mark or a number out of range") {
+  using namespace std::string_view_literals;
+  for (const std::string_view text :
+       {"{}\0"sv, "{}\0hidden"sv, "{} \0 {}"sv, "\0{}"sv, "{\"a\0\":1}"sv, "\xef\xbb\xbf{}"sv,
+        "\xef\xbb\xbf"sv, "[1e999]"sv}) {
+    INFO(text.size() << " bytes: " << std::string(text));
+    const subbyte::error e = failure(text);
+    REQUIRE(e.code() == errc::bad_metadata);
+    REQUIRE(contains(e.what(), "not valid JSON at byte"));
+  }
+  REQUIRE(contains(failure("{}\0hidden"sv).what(), "byte 3"));
 }
 
 TEST_CASE("json_header: nesting has a limit, however long the text") {

@@ -99,24 +99,6 @@ std::uint64_t touch(const safetensors::file& file) {
   return sum;
 }
 
-bool survives(const bytes& content) {
-  try {
-    touch(safetensors::parse(content, "mutated"));
-    return true;
-  } catch (const subbyte::error& e) {
-    switch (e.code()) {
-      case errc::bad_magic:
-      case errc::truncated:
-      case errc::bad_metadata:
-      case errc::bad_shape:
-      case errc::unsupported_format:
-        return false;
-      default:
-        throw;
-    }
-  }
-}
-
 const std::string two_tensors = R"({"__metadata__":{"format":"pt","by \u00e9":"hand"},)"
                                 R"("b":{"dtype":"F32","shape":[2,3],"data_offsets":[8,32]},)"
                                 R"("a":{"dtype":"I16","shape":[4],"data_offsets":[0,8]}})";
@@ -191,6 +173,10 @@ std::vector<hostile> hostile_files() {
              errc::unsupported_format, "dtype Q4, which is not known");
   add_header("shape that is a number", tensor(R"("dtype":"U8","shape":8,"data_offsets":[0,8])"),
              errc::bad_metadata, "shape of w");
+  add_header("shape that is a dtype", tensor(R"("shape":"U8","dtype":"U8","data_offsets":[0,8])"),
+             errc::bad_metadata, "shape of w has a value of the wrong type");
+  add_header("offsets that are a dtype", tensor(R"("dtype":"U8","shape":[8],"data_offsets":"Q4")"),
+             errc::bad_metadata, "data_offsets of w has a value of the wrong type");
   add_header("negative extent", tensor(R"("dtype":"U8","shape":[-8],"data_offsets":[0,8])"),
              errc::bad_metadata, "shape of w is not an integer");
   add_header("fractional extent", tensor(R"("dtype":"U8","shape":[8.0],"data_offsets":[0,8])"),
@@ -216,8 +202,15 @@ std::vector<hostile> hostile_files() {
              "[3] of F32, 12 bytes, and its data have 8");
   add_header("no whole number of bytes", tensor(R"("dtype":"F4","shape":[3],"data_offsets":[0,8])"),
              errc::bad_shape, "12 bits");
+  add("half a byte more than the data",
+      file_of(tensor(R"("dtype":"F4","shape":[3],"data_offsets":[0,1])"), bytes(1)),
+      errc::bad_shape, "12 bits, no whole number of bytes");
   add_header("offsets that go back", tensor(R"("dtype":"U8","shape":[8],"data_offsets":[8,0])"),
              errc::bad_metadata, "8 to 0");
+  add_header("offsets that go back from where they should begin",
+             R"({"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]},)"
+             R"("b":{"dtype":"U8","shape":[0],"data_offsets":[8,0]}})",
+             errc::bad_metadata, "tensor b has data_offsets 8 to 0");
   add_header("data past the end", tensor(R"("dtype":"U8","shape":[9],"data_offsets":[0,9])"),
              errc::truncated, "ends at byte 9");
   add_header("gap in front", tensor(R"("dtype":"U8","shape":[4],"data_offsets":[4,8])"),
@@ -234,6 +227,61 @@ std::vector<hostile> hostile_files() {
              R"({"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]},)"
              R"("b":{"dtype":"U8","shape":[4],"data_offsets":[4,8]}})",
              errc::bad_metadata, "required is a begin of 3");
+  add("bytes hidden behind a NUL", file_of(std::string_view("{}\0hidden", 9)), errc::bad_metadata,
+      "not valid JSON at byte 3");
+  add("header padded with NUL, not with space", file_of(std::string_view("{}\0\0", 4)),
+      errc::bad_metadata, "not valid JSON at byte 3");
+  add_header("two headers", "{}{}", errc::bad_metadata, "not valid JSON at byte 3");
+  add("length one short", byte_string().u64(1).raw("{}").content, errc::bad_metadata,
+      "not valid JSON");
+  add("length 2^63", byte_string().u64(std::uint64_t{1} << 63).raw("{}").content,
+      errc::bad_metadata, "claims 9223372036854775808 bytes");
+  add("length 2^64 - 8, which wraps with the 8 in front",
+      byte_string().u64(~std::uint64_t{7}).raw("{}").content, errc::bad_metadata,
+      "claims 18446744073709551608 bytes");
+  add_header("a lone surrogate", R"({"\ud800":1})", errc::bad_metadata, "not valid JSON");
+  add_header("an overlong character", "{\"\xc0\xaf\":1}", errc::bad_metadata, "not valid JSON");
+  add_header("a line break in a name", "{\"a\nb\":1}", errc::bad_metadata, "not valid JSON");
+  for (const char* const number :
+       {"-0", "-1", "8.0", "8e0", "1e999", "0.5", "18446744073709551616", "18446744073709551615",
+        "9223372036854775808", "-9223372036854775808", "08", "+8", "0x8", "NaN", "true", "null",
+        "\"8\"", "{}", "[8]"}) {
+    add_header(
+        std::string("extent ") + number,
+        tensor(std::string(R"("dtype":"U8","shape":[)") + number + R"(],"data_offsets":[0,8])"),
+        errc::bad_metadata, "");
+    add_header(std::string("end of the data ") + number,
+               tensor(std::string(R"("dtype":"U8","shape":[8],"data_offsets":[0,)") + number + "]"),
+               errc::bad_metadata, "");
+    add_header(std::string("begin of the data ") + number,
+               tensor(std::string(R"("dtype":"U8","shape":[8],"data_offsets":[)") + number + ",8]"),
+               errc::bad_metadata, "");
+  }
+  add_header("the largest offsets",
+             tensor(R"("dtype":"U8","shape":[9223372036854775807],)"
+                    R"("data_offsets":[0,9223372036854775807])"),
+             errc::truncated, "ends at byte 9223372036854775807");
+  add_header("2^62 rows of nothing",
+             tensor(R"("dtype":"U8","shape":[4611686018427387904,0],"data_offsets":[0,0])"),
+             errc::bad_shape, "beside a zero: 31 bits");
+  add_header("two tensors in the same bytes",
+             R"({"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]},)"
+             R"("b":{"dtype":"U8","shape":[8],"data_offsets":[0,8]}})",
+             errc::bad_metadata, "tensor b has data_offsets 0 to 8, required is a begin of 8");
+  add_header("empty tensor inside another",
+             R"({"a":{"dtype":"U8","shape":[8],"data_offsets":[0,8]},)"
+             R"("b":{"dtype":"U8","shape":[0],"data_offsets":[4,4]}})",
+             errc::bad_metadata, "tensor b has data_offsets 4 to 4");
+  add_header("the same name, once in an escape",
+             R"({"w":{"dtype":"U8","shape":[8],"data_offsets":[0,8]},)"
+             R"("\u0077":{"dtype":"U8","shape":[0],"data_offsets":[8,8]}})",
+             errc::bad_metadata, "key w occurs twice");
+  add_header("dtype in small letters", tensor(R"("dtype":"u8","shape":[8],"data_offsets":[0,8])"),
+             errc::unsupported_format, "dtype u8");
+  add_header("dtype with a NUL", tensor(R"("dtype":"U8\u0000","shape":[8],"data_offsets":[0,8])"),
+             errc::unsupported_format, "dtype U8\\x00");
+  add_header("the tensor's fields as an array", R"({"w":["U8",[8],[0,8]]})", errc::bad_metadata,
+             "w is not an object");
   add_header("deep nesting in a field that is skipped",
              R"({"w":{"x":)" + std::string(40, '[') + std::string(40, ']') + "}}",
              errc::bad_metadata, "deeper than 32");
@@ -393,6 +441,22 @@ TEST_CASE("safetensors: scalars, empty tensors and unknown fields are accepted")
   REQUIRE(safetensors::parse(none, "").tensors().empty());
 }
 
+TEST_CASE("safetensors: names are UTF-8 that may hold anything, and stay apart") {
+  const bytes content =
+      file_of(R"({"a\u0000b":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},)"
+              R"("a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]},)"
+              R"("":{"dtype":"U8","shape":[1],"data_offsets":[2,3]},)"
+              R"("../\u001b[2J":{"dtype":"U8","shape":[1],"data_offsets":[3,4]}})",
+              {1, 2, 3, 4});
+  const safetensors::file file = safetensors::parse(content, "");
+  REQUIRE(file.tensor(std::string_view("a\0b", 3)).bytes()[0] == 1);
+  REQUIRE(file.tensor("a").bytes()[0] == 2);
+  REQUIRE(file.tensor("").bytes()[0] == 3);
+  REQUIRE(file.tensor("../\x1b[2J").bytes()[0] == 4);
+  const subbyte::error e = error_of([&] { (void)file.tensor("../\x1b[2J").view<std::int16_t>(); });
+  REQUIRE(contains(e.what(), "../\\x1b[2J"));
+}
+
 TEST_CASE("safetensors: every file that lies ends in its typed error") {
   for (const hostile& h : hostile_files()) {
     INFO(h.name);
@@ -404,27 +468,6 @@ TEST_CASE("safetensors: every file that lies ends in its typed error") {
     REQUIRE(e.subject() == "hostile");
     REQUIRE(peak.bytes() <= 32 * h.content.size() + 16384);
   }
-}
-
-TEST_CASE("safetensors: files cut at any byte and with any byte changed never misbehave") {
-  const bytes whole = file_of(two_tensors, counting(32));
-  int accepted = 0;
-  int refused = 0;
-  const auto count = [&](const bytes& content) { ++(survives(content) ? accepted : refused); };
-  for (std::size_t length = 0; length < whole.size(); ++length) {
-    count(bytes(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(length)));
-  }
-  REQUIRE(accepted == 0);
-  bytes mutated = whole;
-  for (std::size_t i = 0; i < whole.size(); ++i) {
-    for (int value = 0; value < 256; value += 3) {
-      mutated[i] = static_cast<std::uint8_t>(value);
-      count(mutated);
-    }
-    mutated[i] = whole[i];
-  }
-  REQUIRE(accepted > 1000);
-  REQUIRE(refused > 1000);
 }
 
 TEST_CASE("safetensors: memory follows the header's bytes") {
@@ -541,7 +584,14 @@ TEST_CASE("safetensors: an index that lies, or points outside its directory, is 
   refused(index_of(R"({"absent":"a"})"), "absent is listed in shard a, which does not hold it");
   refused(index_of(R"({"w":"c","v":"c"})"), "w is listed in shard c, which does not hold it");
   refused(index_of(R"({"w":"a","v":"a"})"), "v is listed in shard a");
+  refused(index_of(R"({"w":"c","v":"a"})"), "is listed in shard c, which does not hold it");
   refused(index_of(R"({"w":"a","x":"b"})"), "tensor w is in two shards");
+
+  // Longer than a header may be; the file is sparse.
+  REQUIRE(::truncate(index.c_str(), safetensors::max_header_bytes + 1) == 0);
+  const subbyte::error too_long = error_of([&] { (void)safetensors::open(index); });
+  REQUIRE(too_long.code() == errc::bad_metadata);
+  REQUIRE(contains(too_long.what(), "100000001 bytes, at most 100000000 are allowed"));
 
   const subbyte::error missing = failure(index_of(R"({"w":"nowhere"})"));
   REQUIRE(missing.code() == errc::io);

@@ -10,7 +10,6 @@
 
 #include <cstdint>
 #include <fstream>
-#include <iterator>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -26,7 +25,11 @@ using bytes = std::vector<std::uint8_t>;
 [[nodiscard]] inline bytes read_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) FAIL("cannot open " << path);
-  return bytes{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  bytes content(static_cast<std::size_t>(file.seekg(0, std::ios::end).tellg()));
+  file.seekg(0).read(reinterpret_cast<char*>(content.data()),
+                     static_cast<std::streamsize>(content.size()));
+  if (!file) FAIL("cannot read " << path);
+  return content;
 }
 
 inline void write_file(const std::string& path, const bytes& content) {

@@ -6,7 +6,8 @@
 #include <sys/stat.h>  // stat: is a shard there
 
 #include <algorithm>  // std::sort, std::lower_bound
-#include <cstdio>     // std::snprintf
+#include <cerrno>
+#include <cstdio>  // std::snprintf
 #include <optional>
 #include <span>
 #include <string>

@@ -5,7 +5,7 @@
 
 #include <sys/stat.h>  // stat: is the path a directory
 
-#include <algorithm>  // std::sort, std::stable_sort, std::lower_bound
+#include <algorithm>  // std::sort, std::lower_bound
 #include <limits>
 #include <optional>
 #include <span>
@@ -657,8 +657,9 @@ class basic_file {
   // Checks shapes and offsets of one shard and adds its tensors.
   void place(const std::string& path, reader& parsed, std::span<const std::uint8_t> data) {
     std::vector<typename reader::tensor>& listed = parsed.tensors;
-    std::stable_sort(listed.begin(), listed.end(), [](const auto& a, const auto& b) {
-      return a.begin != b.begin ? a.begin < b.begin : a.end < b.end;
+    std::sort(listed.begin(), listed.end(), [](const auto& a, const auto& b) {
+      if (a.begin != b.begin) return a.begin < b.begin;
+      return a.end != b.end ? a.end < b.end : a.name.at < b.name.at;  // else as in the header
     });
     shards_.emplace_back();
     shard& target = shards_.back();
@@ -717,12 +718,13 @@ class basic_file {
         text += (text.empty() ? "" : ", ") + std::to_string(extent);
       }
       if (tensor.shape_.size() > 8) text += ", ...";
-      throw_error(errc::bad_shape, path,
-                  subject + " has shape [" + text + "] of " + traits.name + ", " +
-                      (!bits            ? std::string("and its size does not fit 63 bits (beside a zero: 31 bits)")
-                       : *bits % 8 != 0 ? std::to_string(*bits) + " bits, no whole number of bytes"
-                                        : std::to_string(*bits / 8) + " bytes, and its data have " +
-                                              std::to_string(length)));
+      throw_error(
+          errc::bad_shape, path,
+          subject + " has shape [" + text + "] of " + traits.name + ", " +
+              (!bits ? std::string("and its size does not fit 63 bits (beside a zero: 31 bits)")
+               : *bits % 8 != 0 ? std::to_string(*bits) + " bits, no whole number of bytes"
+                                : std::to_string(*bits / 8) + " bytes, and its data have " +
+                                      std::to_string(length)));
     }
     if (!tensor.shape_.empty()) {
       tensor.cols_ = tensor.shape_.back();

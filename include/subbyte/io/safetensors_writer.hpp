@@ -5,6 +5,7 @@
 
 #include <unistd.h>  // unlink
 
+#include <cerrno>
 #include <cstdio>  // std::snprintf: numbers of shards
 #include <memory>  // std::unique_ptr: files do not move
 #include <set>

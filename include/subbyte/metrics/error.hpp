@@ -142,7 +142,7 @@ SUBBYTE_INLINE error_sums sum_pieces(index_t n, index_t smallest_piece, executor
 /// Shapes    signal [n]; estimate [n].
 /// Numerics  double; the same bits for any executor.
 /// Cost      reads both once; no allocation.
-/// Throws    nothing.
+/// Throws    what the executor throws.
 template <class Arch = arch::native>
 [[nodiscard]] error_report measure_error(vector_view<const float> signal,
                                          vector_view<const float> estimate,
@@ -161,7 +161,7 @@ template <class Arch = arch::native>
 /// Shapes    signal [n, k]; estimate [n, k].
 /// Numerics  double; the same bits for any executor.
 /// Cost      reads both once; no allocation.
-/// Throws    nothing.
+/// Throws    what the executor throws.
 template <class Arch = arch::native>
 [[nodiscard]] error_report measure_error(tensor_view<const float, 2, row_pitched> signal,
                                          tensor_view<const float, 2, row_pitched> estimate,

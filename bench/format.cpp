@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// Decode and encode of every format, with one thread and with two, beside ggml where
-/// SUBBYTE_PEER_GGML names a build of it: weights and bytes per second. Ratios come from one run with
+/// SUBBYTE_PEER_GGML names a build of it: weights and bytes per second. Ratios come from one run
+/// with
 /// --benchmark_enable_random_interleaving=true, see docs/benchmarks.
 #include <benchmark/benchmark.h>
 

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Opens what the examples write with the programs it is for: llama.cpp, transformers, gguf and
+# safetensors from PyPI, in an environment under build/interop. Fails when one of them reads
+# something else than we do. Needs the network, some 10 GB of disk, and 20 minutes the first time. With
+# few windows llama.cpp's rounding of activations alone can pass its limit.
+#
+# usage: interop.sh [--windows N] [--report FILE]
+set -euo pipefail
+
+case ${1:-} in -h | --help) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
+arguments=()
+while [ $# -gt 0 ]; do
+  case "$1 ${2:-}" in
+    --windows\ [0-9]*) arguments+=(--windows "$2") ;;
+    --report\ ?*) arguments+=(--report "$(realpath -m "$2")") ;;
+    *) sed -n '7s/^# //p' "$0" >&2; exit 2 ;;
+  esac
+  shift 2
+done
+cd "$(dirname "$0")/.."
+
+out=build/interop
+environment=$out/environment
+clients='llama-cpp-python==0.3.36 gguf==0.19.0 safetensors==0.8.0 transformers==5.23.0
+accelerate==1.15.0 torch==2.15.0 numpy==2.4.6 sentencepiece==0.2.3 protobuf==7.36.2'
+begin=$SECONDS
+step() { printf '\n==== %s (%d s)\n' "$1" $((SECONDS - begin)); }
+
+scripts/install_deps.sh build interop
+mkdir -p "$out"
+
+step 'install the clients; llama.cpp is compiled'
+if [ "$(cat "$environment/clients" 2>/dev/null)" != "$clients" ]; then
+  rm -rf "$environment"
+  python3 -m venv "$environment"
+  # Only the library: neither images nor programs.
+  # shellcheck disable=SC2086
+  CMAKE_ARGS='-DLLAVA_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_EXAMPLES=OFF
+    -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_SERVER=OFF' \
+    CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)} \
+    "$environment/bin/python" -m pip install --disable-pip-version-check $clients \
+    >"$out/install.log" 2>&1 || { tail -n 40 "$out/install.log"; exit 1; }
+  printf '%s\n' "$clients" >"$environment/clients"
+fi
+
+step 'build the examples for this CPU'
+if [ ! -f "$out/build/CMakeCache.txt" ] && command -v ninja >/dev/null; then
+  export CMAKE_GENERATOR=${CMAKE_GENERATOR:-Ninja}
+fi
+cmake -S . -B "$out/build" -DCMAKE_BUILD_TYPE=Release -DSUBBYTE_TEST_ARCH=-march=native \
+  -DSUBBYTE_BUILD_EXAMPLES=ON -DSUBBYTE_BUILD_TESTS=OFF -DSUBBYTE_BUILD_BENCHMARKS=OFF \
+  >"$out/configure.log" 2>&1 || { cat "$out/configure.log"; exit 1; }
+cmake --build "$out/build" --parallel "$(nproc)"
+
+step 'write the files and compare'
+TQDM_DISABLE=1 HF_HUB_OFFLINE=1 "$environment/bin/python" scripts/interop.py \
+  --programs "$out/build/examples" --data examples/data --work "$out/files" "${arguments[@]}"

@@ -63,7 +63,7 @@ if [ "$(nm "$out/planted.o" | offenders | grep -c planted)" != 2 ]; then
 fi
 export out wide run
 
-for compiler in g++ clang++; do
+for compiler in g++ clang++ clang++-19; do
   command -v "$compiler" >/dev/null || continue
   for optimization in -O0 -O2; do printf '%s %s\n' "$compiler" "$optimization"; done
 done | xargs -P "$(nproc)" -L 1 bash -euo pipefail -c 'check "$@"' check

@@ -2,10 +2,10 @@
 # Makes sure that the programs and libraries of the named sets are there: installs what is missing
 # on Debian and Ubuntu, elsewhere says what is missing and fails.
 #
-# usage: install_deps.sh SET...     sets: build test lint demo
+# usage: install_deps.sh SET...     sets: build test lint cross demo interop
 set -euo pipefail
 
-# set | probe (a command or a header) | Debian package | what it is
+# set | probe (a command, a header or a Python module) | Debian package | what it is
 dependencies='
 build | c++                      | g++                | a C++20 compiler (g++ >= 12 or clang >= 14)
 build | cmake                    | cmake              | CMake >= 3.25
@@ -16,13 +16,21 @@ build | nlohmann/json.hpp        | nlohmann-json3-dev | nlohmann_json >= 3.11
 build | CLI/CLI.hpp              | libcli11-dev       | CLI11 >= 2.1
 test  | g++                      | g++                | g++ >= 12
 test  | clang++                  | clang              | clang >= 14
+test  | clang++-19               | clang-19           | clang 19
+test  | ../lib/llvm-19/lib/clang/19/lib/linux | libclang-rt-19-dev | the sanitizers of clang 19
+test  | pkg-config               | pkgconf            | pkg-config
 test  | nm                       | binutils           | binutils
 test  | eigen3/Eigen/Core        | libeigen3-dev      | Eigen >= 3.4
+test  | ../lib/llvm-19/include/c++/v1/mdspan | libc++-19-dev | libc++ 19, for std::mdspan
 test  | catch2/catch_all.hpp catch2/catch.hpp | catch2 | Catch2 >= 2.13
 test  | benchmark/benchmark.h    | libbenchmark-dev   | Google Benchmark >= 1.7
 lint  | clang-format             | clang-format       | clang-format 14
 lint  | clang-tidy               | clang-tidy         | clang-tidy 14
+cross | aarch64-linux-gnu-g++    | g++-aarch64-linux-gnu | g++ for 64-bit ARM
+cross | ../aarch64-linux-gnu/include/stdio.h | libc6-dev-arm64-cross | the C library for 64-bit ARM
+cross | qemu-aarch64             | qemu-user          | qemu for programs of 64-bit ARM
 demo  | gnuplot                  | gnuplot-nox        | gnuplot
+interop | python3:ensurepip      | python3-venv       | venv of Python 3
 '
 
 trim() {
@@ -32,10 +40,11 @@ trim() {
 }
 
 prefixes=${CMAKE_PREFIX_PATH:-}
-present() { # any of the commands or headers named
+present() { # any of the commands, headers or modules named
   local probe prefix
   for probe in $1; do
     case $probe in
+      python3:*) python3 -c "import ${probe#*:}" 2>/dev/null && return 0 ;;
       */*)
         for prefix in /usr /usr/local /opt/homebrew ${prefixes//[:;]/ }; do
           [ -e "$prefix/include/$probe" ] && return 0

@@ -10,13 +10,20 @@ tests/mutations/*.txt hold the lines:
     - return value < low ? low : (value > high ? high : value);
     + return value <= low ? low + 1 : (value > high ? high : value);
 
-A header (under include/subbyte) and the tests (under tests, without .cpp) that must notice, then
-any number of mutations: text that occurs exactly once in the header, and what takes its place. A
-mutation is caught when a test no longer compiles, fails, crashes or takes ten times as long. The
+A header (under include/subbyte) and the tests (under tests, without .cpp) that must notice, where
+format/golden:q4_k,f16 stands for the test of these formats only, which compiles faster; then any
+number of mutations: text that occurs exactly once in the header, and what takes its place.
+A list for another compiler begins with lines like
+
+    @build aarch64-linux-gnu-g++ -static
+    @run qemu-aarch64 -cpu max
+
+and is left out where that compiler is missing; all others take $CXX with -march=native. A mutation is caught when a test no longer compiles, fails, crashes or takes ten times as long. The
 exit status is 1 when a mutation survives, when a text is not found once, and when a test fails
 without a mutation.
 """
 import argparse
+import collections
 import concurrent.futures
 import os
 import pathlib
@@ -28,24 +35,29 @@ import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-FLAGS = ["-std=c++20", "-O1", "-march=native", "-fopenmp", "-w", f"-I{ROOT}/tests",
+FLAGS = ["-std=c++20", "-O1", "-fopenmp", "-w", f"-I{ROOT}/tests", "-isystem/usr/include/eigen3",
          f'-DSUBBYTE_GOLDEN_DIR="{ROOT}/tests/golden"',
          f'-DSUBBYTE_EXAMPLE_DATA_DIR="{ROOT}/examples/data"']
-COMPILER = os.environ.get("CXX", "g++")
+# What builds a program, and what runs it.
+Tools = collections.namedtuple("Tools", ["build", "run"])
+NATIVE = Tools((os.environ.get("CXX", "g++"), "-march=native"), ())
 
 
 def parse(path):
-    """[(header, tests, old text, mutated text, line number)]"""
-    found, header, tests, old = [], None, [], None
+    """[(header, tests, old text, mutated text, line number, Tools)]"""
+    found, header, tests, old, tools = [], None, [], None, NATIVE
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
-        if line.startswith("- "):
+        if line.startswith(("@build ", "@run ")):
+            field, _, words = line[1:].partition(" ")
+            tools = tools._replace(**{field: tuple(words.split())})
+        elif line.startswith("- "):
             old = line[2:].strip()
         elif line.startswith("+"):
             if old is None:
                 sys.exit(f"{path.name}:{number}: a + without a -")
-            found.append((header, tests, old, line[1:].strip(), number))
+            found.append((header, tests, old, line[1:].strip(), number, tools))
             old = None
         else:
             header, _, names = line.partition(":")
@@ -55,21 +67,24 @@ def parse(path):
     return found
 
 
-def build(test, include, program):
+def build(tools, test, include, program):
+    test, _, formats = test.partition(":")
+    if formats:
+        include = [*include, f"-DSUBBYTE_TESTED_FORMATS={formats}"]
     sources = [ROOT / "tests" / (test + ".cpp")]
     if "support/allocation_peak.hpp" in sources[0].read_text(encoding="utf-8"):
         sources.append(ROOT / "tests" / "io" / "allocation_peak.cpp")
     return subprocess.run(
-        [COMPILER, *FLAGS, *include, f"-I{ROOT}/include", *map(str, sources),
-         str(program.parent.parent / "main.o"), "-o", str(program), "-pthread"],
+        [tools.build[0], *FLAGS, *tools.build[1:], *include, f"-I{ROOT}/include",
+         *map(str, sources), "-o", str(program), "-pthread"],
         capture_output=True, text=True, check=False)
 
 
-def run(program, limit):
+def run(tools, program, limit):
     """'' when all tests pass, else what went wrong; and the seconds it took."""
     start = time.monotonic()
     try:
-        done = subprocess.run([program, "~[slow]"], capture_output=True, text=True,
+        done = subprocess.run([*tools.run, program, "~[slow]"], capture_output=True, text=True,
                               errors="replace", timeout=limit,
                               check=False, cwd=program.parent)
     except subprocess.TimeoutExpired:
@@ -86,30 +101,43 @@ def run(program, limit):
 class Session:
     def __init__(self, folder):
         self.folder = pathlib.Path(folder)
-        self.seconds = {}
+        self.seconds = {}  # by test and tools
+        self.mains = {}
         self.locks = {}
         self.lock = threading.Lock()
 
-    def baseline(self, test):
-        """Seconds that the test takes unmutated; exits when it does not pass."""
+    def main(self, tools):
+        """Catch's main function, compiled."""
         with self.lock:
-            lock = self.locks.setdefault(test, threading.Lock())
+            if tools not in self.mains:
+                target = self.folder / f"main_{len(self.mains)}.o"
+                subprocess.run([tools.build[0], *FLAGS, *tools.build[1:], "-c",
+                                str(ROOT / "tests/support/main.cpp"), "-o", str(target)],
+                               check=True)
+                self.mains[tools] = str(target)
+            return self.mains[tools]
+
+    def baseline(self, tools, test):
+        """Seconds that the test takes unmutated; exits when it does not pass."""
+        key = tools, test
+        with self.lock:
+            lock = self.locks.setdefault(key, threading.Lock())
         with lock:
-            if test not in self.seconds:
-                own = self.folder / ("baseline_" + test.replace("/", "_"))
+            if key not in self.seconds:
+                own = self.folder / f"baseline_{len(self.locks)}"
                 own.mkdir()
-                built = build(test, [], own / "test")
+                built = build(tools, test, [self.main(tools)], own / "test")
                 if built.returncode != 0:
                     raise RuntimeError(f"{test} does not compile:\n{built.stderr[:2000]}")
-                wrong, seconds = run(own / "test", 600)
+                wrong, seconds = run(tools, own / "test", 600)
                 if wrong:
                     raise RuntimeError(f"{test} fails without a mutation: {wrong}")
-                self.seconds[test] = seconds
+                self.seconds[key] = seconds
                 shutil.rmtree(own)
-        return self.seconds[test]
+        return self.seconds[key]
 
     def try_mutation(self, index, mutation):
-        header, tests, old, new, _ = mutation
+        header, tests, old, new, _, tools = mutation
         text = (ROOT / "include" / "subbyte" / header).read_text(encoding="utf-8")
         if text.count(old) != 1:
             return False, f"found {text.count(old)} times: {old}"
@@ -119,12 +147,12 @@ class Session:
         target.write_text(text.replace(old, new), encoding="utf-8")
         try:
             for test in tests:
-                limit = 10 * self.baseline(test) + 20
-                built = build(test, [f"-I{own}/include"], own / "test")
+                limit = 10 * self.baseline(tools, test) + 20
+                built = build(tools, test, [f"-I{own}/include", self.main(tools)], own / "test")
                 if built.returncode != 0:
                     first = built.stderr.partition(" error: ")[2].partition("\n")[0]
                     return True, f"{test}: does not compile: {first}"
-                wrong, _ = run(own / "test", limit)
+                wrong, _ = run(tools, own / "test", limit)
                 if wrong:
                     return True, f"{test}: {wrong.splitlines()[0]}"
             return False, "SURVIVED " + " ".join(tests)
@@ -141,14 +169,15 @@ def main():
     lists = options.list or sorted((ROOT / "tests" / "mutations").glob("*.txt"))
     mutations = [m for path in lists for m in parse(path)
                  if not options.prefix or m[0].startswith(tuple(options.prefix))]
+    for missing in sorted({m[5].build[0] for m in mutations if not shutil.which(m[5].build[0])}):
+        print(f"left out: what {missing} builds, which is not here")
+        mutations = [m for m in mutations if m[5].build[0] != missing]
     survived = 0
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([COMPILER, *FLAGS, "-c", str(ROOT / "tests/support/main.cpp"), "-o",
-                        os.path.join(folder, "main.o")], check=True)
         session = Session(folder)
         with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
             results = pool.map(lambda pair: session.try_mutation(*pair), enumerate(mutations))
-            for (header, _, _, new, number), (caught, how) in zip(mutations, results):
+            for (header, _, _, new, number, _), (caught, how) in zip(mutations, results):
                 survived += not caught
                 print(f"{'ok  ' if caught else 'FAIL'} {header}:{number} {how}", flush=True)
                 if not caught:

@@ -1,8 +1,26 @@
 #!/usr/bin/env bash
 # Checks the whole tree: installs what is missing (Debian, Ubuntu), builds, tests, and ends with the
-# minutes that each part took. Fails when a part failed.
+# minutes that each part took. Fails when a part failed. --nightly adds what takes hours.
 #
-# usage: test.sh [--part NAME]... | --list
+# usage: test.sh [--nightly] [--part NAME]... | --list
+#
+# part              compiler          -m flags       what
+# format, floors    -                 -              style, include floors, third-party includes
+# dev_build, _tests g++               none           every test, header, example, benchmark
+# asan_ubsan        clang 19          none           every test and example, under both sanitizers
+# clang             clang 14, 19      none           every header alone, with and without exceptions
+# avx2              g++               x86-64-v3      numbers, formats, registers, products
+# clang_avx2        clang 14          x86-64-v3      formats, registers, products
+# clang19_avx512    clang 19          x86-64-v4      numbers, formats, registers, products
+# native            g++               this CPU       registers, products
+# aarch64           g++, under qemu   none; i8mm     formats, registers, products
+# no_exceptions     g++ -O0           none           what promises to work with -fno-exceptions
+# tsan              g++               none           threads, under the thread sanitizer
+# golden_matrix     all three         four           ggml's bytes, at -O0, -O2 and -O3
+# symbols           all three         none and v3    two units in one program
+# consumers         all three         none           find_package, FetchContent, vcpkg, -I ...
+# compile_time      g++ -O0           none           the budget of every header
+# tidy              clang-tidy 14     none           the umbrellas
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
@@ -46,45 +64,83 @@ runs_here() { # cpu flag...
   done
 }
 
+has_avx512() { runs_here avx512f avx512bw avx512dq avx512vl; }
+
+cross_compiles() { # on x86; an ARM machine runs the tests itself, in the other parts
+  [ "$(uname -m)" = x86_64 ] || { echo "skipped: not an x86-64 machine"; return 1; }
+}
+
 part_format() { scripts/check_format.sh; }
 part_floors() { scripts/check_floors.py --self-test && scripts/check_floors.py; }
 part_dev_build() { configure_and_build dev; }
 part_dev_tests() { ctest --preset dev; }
-part_clang() { suite clang; }
-# Compiling with both sanitizers is slow: the folders where memory, conversions or files are handled.
-part_asan_ubsan() { subset asan-ubsan tensor exec matrix format quantize kernel metrics io checkpoint; }
-part_tsan() { subset tsan exec; }
+part_asan_ubsan() { suite asan-ubsan; }
+part_clang() {
+  configure_and_build clang subbyte_test_headers subbyte_test_headers_without_exceptions &&
+    configure_and_build clang19 subbyte_test_headers subbyte_test_headers_without_exceptions
+}
+part_tsan() { subset tsan exec threads; }
 part_no_exceptions() { suite no-exceptions; }
 # shellcheck disable=SC2086
 part_avx2() { runs_here avx2 fma f16c || return 0; subset avx2 $flag_dependent; }
+part_clang_avx2() { runs_here avx2 fma f16c || return 0; subset clang-avx2 format simd kernel; }
 # shellcheck disable=SC2086
-part_avx512() { runs_here avx512f avx512bw avx512dq avx512vl || return 0; subset avx512 $flag_dependent; }
+part_clang19_avx512() { has_avx512 || return 0; subset clang19-avx512 $flag_dependent; }
+part_native() { subset native simd kernel; }
+part_aarch64() {
+  cross_compiles || return 0
+  subset aarch64 format simd kernel && subset aarch64-i8mm simd kernel
+}
 part_golden_matrix() { scripts/golden_matrix.sh; }
 part_symbols() { scripts/check_symbols.sh; }
 part_consumers() { configure dev && ctest --test-dir build/dev -R '^consumers\.' --output-on-failure; }
+part_compile_time() { tests/compile_time/measure.py --runs 3 --json build/compile_time.json; }
 part_tidy() {
   configure dev || return 1
   printf 'build/dev/tests/headers/%s.hpp.cpp\n' subbyte cpu io |
     xargs -P "$jobs" -n 1 clang-tidy --quiet -p build/dev
 }
 
-parts=(format floors dev_build dev_tests clang asan_ubsan tsan no_exceptions avx2 avx512
-  golden_matrix symbols consumers tidy)
+part_nightly_suite() { suite nightly; } # with the slow tests and the checks of the tree
+part_nightly_asan_ubsan() { configure_and_build asan-ubsan && ctest --preset asan-ubsan-slow; }
+part_nightly_fuzz() {
+  cmake --preset clang19 -B build/fuzz -DSUBBYTE_TEST_FUZZ=ON >build/fuzz.configure.log || return 1
+  cmake --build build/fuzz --target subbyte_fuzz_gguf subbyte_fuzz_safetensors &&
+    ctest --test-dir build/fuzz -R '^fuzz\.' --output-on-failure --no-tests=error
+}
+part_nightly_clang() { suite clang && suite clang19; }
+# shellcheck disable=SC2086
+part_nightly_avx512() { has_avx512 || return 0; subset avx512 $flag_dependent; }
+part_nightly_aarch64() { cross_compiles || return 0; suite aarch64; }
+part_nightly_golden_matrix() { scripts/golden_matrix.sh --full; }
+part_nightly_conan() { scripts/conan.sh; }
+
+parts=(format floors dev_build dev_tests asan_ubsan clang clang_avx2 clang19_avx512 avx2 native
+  aarch64 no_exceptions tsan golden_matrix symbols consumers compile_time tidy)
+nightly_parts=(nightly_suite nightly_asan_ubsan nightly_fuzz nightly_clang nightly_avx512 nightly_aarch64
+  nightly_golden_matrix nightly_conan)
 selected=()
+all=("${parts[@]}" "${nightly_parts[@]}")
 while [ $# -gt 0 ]; do
   case $1 in
     --part)
-      [[ " ${parts[*]} " == *" ${2:-} "* ]] || { echo "no part ${2:-}: ${parts[*]}" >&2; exit 2; }
+      [[ " ${all[*]} " == *" ${2:-} "* ]] || { echo "no part ${2:-}: ${all[*]}" >&2; exit 2; }
       selected+=("$2")
       shift 2
       ;;
-    --list) printf '%s\n' "${parts[@]}"; exit 0 ;;
-    *) sed -n '2,5s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    --nightly)
+      selected+=("${all[@]}")
+      shift
+      ;;
+    --list) printf '%s\n' "${all[@]}"; exit 0 ;;
+    *) sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$0"; exit 2 ;;
   esac
 done
 [ ${#selected[@]} -gt 0 ] || selected=("${parts[@]}")
 
-scripts/install_deps.sh build test lint || exit 1
+sets=(build test lint)
+if [ "$(uname -m)" = x86_64 ]; then sets+=(cross); fi
+scripts/install_deps.sh "${sets[@]}" || exit 1
 if [ -z "${CMAKE_GENERATOR:-}" ] && command -v ninja >/dev/null; then export CMAKE_GENERATOR=Ninja; fi
 mkdir -p build
 
@@ -99,8 +155,8 @@ for part in "${selected[@]}"; do
     failed=1
   fi
   table+=$(awk -v p="$part" -v s=$((SECONDS - start)) -v r=$result \
-    'BEGIN { printf "%-16s %6.1f  %s", p, s / 60, r }')$'\n'
+    'BEGIN { printf "%-22s %6.1f  %s", p, s / 60, r }')$'\n'
 done
-printf '\n%-16s minutes\n%s' part "$table"
-awk -v s=$((SECONDS - begin)) 'BEGIN { printf "%-16s %6.1f\n", "total", s / 60 }'
+printf '\n%-22s minutes\n%s' part "$table"
+awk -v s=$((SECONDS - begin)) 'BEGIN { printf "%-22s %6.1f\n", "total", s / 60 }'
 exit $failed

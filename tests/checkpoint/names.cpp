@@ -31,11 +31,13 @@ TEST_CASE("names: every Llama tensor has one name in each kind of file") {
 }
 
 TEST_CASE("names: anything else has none") {
-  for (const char* name : {"", "model.layers.", "model.layers.3", "model.layers.3.",
-                           "model.layers.x.mlp.up_proj.weight", "model.layers..mlp.up_proj.weight",
-                           "model.layers.3.mlp.up_proj.bias", "model.layers.3mlp.up_proj.weight",
-                           "model.layers.-1.mlp.up_proj.weight", "blk.3.ffn_up.weight",
-                           "model.embed_tokens.weight.weight"}) {
+  for (const char* name :
+       {"", "model.layers.", "model.layers.3", "model.layers.3.",
+        "model.layers.x.mlp.up_proj.weight", "model.layers..mlp.up_proj.weight",
+        "model.layers.3.mlp.up_proj.bias", "model.layers.3mlp.up_proj.weight",
+        "model.layers.-1.mlp.up_proj.weight", "blk.3.ffn_up.weight",
+        "model_layers.3.mlp.up_proj.weight", "model.layers.3xmlp.up_proj.weight",
+        "model.layers.3.mlp.up_proj.weight2", "model.embed_tokens.weight.weight"}) {
     CAPTURE(name);
     CHECK_FALSE(checkpoint::gguf_name(name).has_value());
   }

@@ -9,6 +9,7 @@
 #include "subbyte/format/list.hpp"
 #include "support/catch.hpp"
 #include "support/random.hpp"
+#include "support/tested_formats.hpp"
 
 namespace {
 
@@ -51,7 +52,7 @@ int code_count() {
 
 template <class Body>
 void for_each_grid_format(Body&& body) {
-  for_each_type(all_formats{}, [&](auto format) {
+  for_each_type(test_support::tested_formats{}, [&](auto format) {
     if constexpr (grid_format<typename decltype(format)::type>) body(format);
   });
 }

@@ -10,6 +10,7 @@
 
 #include "subbyte/format/list.hpp"
 #include "support/catch.hpp"
+#include "support/tested_formats.hpp"
 
 namespace {
 
@@ -158,7 +159,7 @@ void compare_format(const std::string& type, const char* variant) {
 }  // namespace
 
 TEST_CASE("every format's encoder and decoder equal ggml's bytes and values") {
-  for_each_type(all_formats{}, [](auto format) {
+  for_each_type(test_support::tested_formats{}, [](auto format) {
     using F = typename decltype(format)::type;
     if constexpr (!std::is_same_v<F, f32>) {  // a copy: nothing to compare with
       compare_format<F>(golden_name(F::name), "plain");
@@ -170,6 +171,8 @@ TEST_CASE("every format's encoder and decoder equal ggml's bytes and values") {
   const int expected_encoded = 17 * 2 * 52 - 12;
   const int expected_decoded = (16 + 11) * 52;
   WARN("rows compared: " << encoded_rows << " encoded, " << decoded_rows << " decoded");
-  CHECK(encoded_rows == expected_encoded);
-  CHECK(decoded_rows == expected_decoded);
+  if (test_support::all_formats_tested) {
+    CHECK(encoded_rows == expected_encoded);
+    CHECK(decoded_rows == expected_decoded);
+  }
 }

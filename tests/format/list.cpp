@@ -47,6 +47,24 @@ TEST_CASE("visit_format finds no format for a name that is not one") {
   CHECK(visited(static_cast<const char*>(nullptr)) == "");
 }
 
+TEST_CASE("same_format_name ignores the case of ASCII letters and of nothing else") {
+  for (int a = 1; a < 256; ++a) {
+    for (int b = 1; b < 256; ++b) {
+      const auto letter = [](int c) { return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z'); };
+      const bool expected = a == b || (letter(a) && letter(b) && (a ^ b) == 0x20);
+      const char one[] = {'q', static_cast<char>(a), '\0'};
+      const char other[] = {'Q', static_cast<char>(b), '\0'};
+      if (same_format_name(one, other) != expected) FAIL(a << " and " << b);
+    }
+  }
+  CHECK(same_format_name("", ""));
+  CHECK(!same_format_name("q4", "q4_0"));
+  CHECK(!same_format_name("q4_0", "q4"));
+  CHECK(!same_format_name(nullptr, "q4_0"));
+  CHECK(!same_format_name("q4_0", nullptr));
+  CHECK(!same_format_name(nullptr, nullptr));
+}
+
 TEST_CASE("visit_format finds formats by GGUF type number, and partners not at all") {
   const char* const expected[] = {"f32 ",  "f16 ",  "q4_0 ", "q4_1 ", "",      "",
                                   "q5_0 ", "q5_1 ", "q8_0 ", "",      "q2_k ", "q3_k ",

@@ -427,6 +427,22 @@ TEST_CASE("search_affine follows a power of two exactly") {
   }
 }
 
+TEST_CASE("search_affine keeps an earlier candidate on ties") {
+  // Scale 1 with codes 0 and 4 is exact, and so is the only candidate, scale 2 with 0 and 2: every
+  // sum is a small integer.
+  std::vector<float> x(16, 0.0F);
+  for (std::size_t i = 8; i < 16; ++i) x[i] = 4;
+  const std::vector<float> w(16, 1.0F);
+  for (const bool absolute : {false, true}) {
+    auto codes = guarded_codes();
+    const affine_scale found =
+        affine_search(16, 4, x.data(), w.data(), {-2.0F, 0.0F, 0, absolute}, codes.data());
+    CHECK(found.scale == 1);
+    CHECK(found.minimum == 0);
+    for (std::size_t i = 0; i < 16; ++i) CHECK(codes[i] == (i < 8 ? 0 : 4));
+  }
+}
+
 TEST_CASE("search_nonnegative finds an exact grid, and zero for a zero group") {
   const std::vector<float> x = {0, 0.25F, 15.75F, 8, 3.5F};
   const std::vector<float> w(5, 1.0F);
@@ -475,6 +491,17 @@ TEST_CASE("search_nonnegative is never worse than the plain range, and often bet
     }
   }
   CHECK(better > 400);
+}
+
+TEST_CASE("search_nonnegative limits what a NaN hides from the largest weight") {
+  // The largest is taken in order, and whatever follows a NaN replaces it.
+  const float x[] = {100.0F, quiet_nan, 1.0F, 0.5F};
+  const float w[] = {1.0F, 1.0F, 1.0F, 1.0F};
+  auto codes = guarded_codes();
+  static_cast<void>(search_nonnegative<Arch>(4, 63, x, w, codes.data()));
+  CHECK(codes[0] == 63);
+  CHECK(codes[2] == 63);
+  CHECK(codes[3] == 32);
 }
 
 TEST_CASE("round_affine and round_symmetric round to even, limit, and leave codes for step 0") {

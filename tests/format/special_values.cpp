@@ -10,6 +10,7 @@
 #include "subbyte/format/list.hpp"
 #include "support/catch.hpp"
 #include "support/random.hpp"
+#include "support/tested_formats.hpp"
 
 namespace {
 
@@ -55,7 +56,7 @@ std::string zero_block(bool weighted) {
 /// Calls body(format, weighted) for every format, without and with importance.
 template <class Body>
 void for_each_encoder(Body&& body) {
-  for_each_type(all_formats{}, [&](auto format) {
+  for_each_type(test_support::tested_formats{}, [&](auto format) {
     for (const bool weighted : {false, true}) {
       INFO(decltype(format)::type::name << ", weighted " << weighted);
       body(format, weighted);

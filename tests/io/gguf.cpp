@@ -533,6 +533,15 @@ TEST_CASE("gguf: what is odd but harmless is accepted") {
     info(b, "", {1}, 0, 0).pad(32).zeros(4);
     REQUIRE(gguf::parse(b.content, "").find_tensor("") != nullptr);
   }
+  for (std::uint64_t count = 0; count < 40; ++count) {
+    INFO(count << " empty strings that fill the file to its last byte");
+    byte_string b = header(0, 1).text("x").u32(array_type).u32(string_type).u64(count);
+    b.zeros(8 * count);
+    const gguf::file file = gguf::parse(b.content, "");
+    const auto strings = file.get<gguf::array_view<std::string_view>>("x");
+    REQUIRE(strings.size() == static_cast<index_t>(count));
+    for (const std::string_view text : strings) REQUIRE(text.empty());
+  }
   for (std::uint32_t alignment = 1; alignment <= 1U << 20; alignment *= 2) {
     INFO("alignment " << alignment << ", given by the last key");
     byte_string b = header(2, 2).text("x").u32(0).u8(1);

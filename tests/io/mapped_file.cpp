@@ -2,6 +2,8 @@
 /// Files as memory, and everything that is not a readable file.
 #include "subbyte/io/mapped_file.hpp"
 
+#include <fstream>
+#include <iterator>
 #include <type_traits>
 
 #include "support/files.hpp"
@@ -51,6 +53,41 @@ TEST_CASE("mapped_file: a mapping survives the removal of its file") {
   ::unlink(scratch.file("data").c_str());
   REQUIRE(file.bytes().size() == 10);
   REQUIRE(file.bytes()[0] == 's');
+}
+
+TEST_CASE("mapped_file: no descriptor stays open, and no mapping when the object is gone") {
+  const test_support::scratch_directory scratch;
+  const std::string path = scratch.file("data");
+  test_support::write_file(path, "mapped");
+  test_support::write_file(scratch.file("empty"), "");
+  // Descriptors are given out from the lowest free number on.
+  const auto next_descriptor = [] {
+    const int number = ::dup(0);
+    ::close(number);
+    return number;
+  };
+  const auto mapped = [&] {
+    std::ifstream maps("/proc/self/maps");
+    return contains(std::string(std::istreambuf_iterator<char>(maps), {}), path);
+  };
+  const int before = next_descriptor();
+  {
+    mapped_file file(path);
+    REQUIRE(next_descriptor() == before);
+    REQUIRE(mapped());
+    mapped_file& itself = file;
+    file = std::move(itself);
+    REQUIRE(file.bytes()[0] == 'm');
+    file = mapped_file();
+    REQUIRE(!mapped());
+    file = mapped_file(path);
+    REQUIRE(mapped());
+  }
+  REQUIRE(!mapped());
+  for (const std::string& bad : {scratch.path(), scratch.file("empty"), scratch.file("missing")}) {
+    static_cast<void>(error_of([&] { mapped_file file(bad); }));
+    REQUIRE(next_descriptor() == before);
+  }
 }
 
 TEST_CASE("mapped_file: what is no readable file is an error that names the path and the reason") {

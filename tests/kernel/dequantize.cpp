@@ -10,11 +10,12 @@
 #include "support/blocks.hpp"
 #include "support/catch.hpp"
 #include "support/random.hpp"
+#include "support/tested_formats.hpp"
 
 using namespace subbyte;
 
 TEST_CASE("dequantize: every format equals its block decode, as float, half and bfloat16") {
-  for_each_type(all_formats{}, []<class F>(std::type_identity<F>) {
+  for_each_type(test_support::tested_formats{}, []<class F>(std::type_identity<F>) {
     const index_t rows = 19;
     const index_t cols = 300;
     const auto w =

@@ -11,6 +11,7 @@
 #include "support/blocks.hpp"
 #include "support/catch.hpp"
 #include "support/random.hpp"
+#include "support/tested_formats.hpp"
 
 using namespace subbyte;
 
@@ -75,7 +76,7 @@ void check(problem p) {
 }  // namespace
 
 TEST_CASE("gemm: every format is within the rounding bound, plain and transposed") {
-  for_each_type(all_formats{}, []<class F>(std::type_identity<F>) {
+  for_each_type(test_support::tested_formats{}, []<class F>(std::type_identity<F>) {
     check<F>({5, 6, 512});
     check<F>({3, 5, 300});
   });

@@ -11,6 +11,7 @@
 #include "support/blocks.hpp"
 #include "support/catch.hpp"
 #include "support/random.hpp"
+#include "support/tested_formats.hpp"
 
 using namespace subbyte;
 
@@ -53,7 +54,7 @@ void check(index_t rows, index_t cols) {
 }  // namespace
 
 TEST_CASE("gemv: every format on every arch gives the bits of the sixteen-lane specification") {
-  for_each_type(all_formats{}, []<class F>(std::type_identity<F>) {
+  for_each_type(test_support::tested_formats{}, []<class F>(std::type_identity<F>) {
     check<F>(9, 512);
     check<F>(6, 300);  // a cut block at the end of each row
     check<F>(1, 1);

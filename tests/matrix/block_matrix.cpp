@@ -67,6 +67,21 @@ TEST_CASE("block_matrix: decode_row of any range equals the same range of the wh
   });
 }
 
+TEST_CASE("block_matrix: owner and view agree on where a row is, with a cut block too") {
+  block_matrix<q4_0> m(3, 70);
+  for (index_t r = 0; r < 3; ++r) {
+    REQUIRE(m.view().row(r) == m.view().data() + 3 * r);
+    REQUIRE(m.row(r) == m.view().row(r));
+  }
+}
+
+TEST_CASE("block_matrix: memory is aligned to 64 bytes") {
+  for (index_t cols = 1; cols < 2000; cols += 61) {
+    const block_matrix<q4_0> m(1, cols);
+    REQUIRE(reinterpret_cast<std::uintptr_t>(m.view().data()) % 64 == 0);
+  }
+}
+
 TEST_CASE("block_matrix: row_range is the same rows") {
   const auto m = patterned<q4_0>(5, 64);
   const auto middle = m.view().row_range(2, 2);

@@ -50,6 +50,7 @@ TEST_CASE("divergence: log_sum_exp equals its definition and does not overflow")
   CHECK(log_sum_exp(std::vector<float>{-inf, -inf}) == -infinity);
   CHECK(std::isnan(log_sum_exp(std::vector<float>{1, not_a_number, 3})));
   CHECK(std::isnan(log_sum_exp(std::vector<float>{1, inf})));
+  CHECK(std::isnan(log_sum_exp(std::vector<float>{not_a_number, not_a_number})));
 }
 
 TEST_CASE("divergence: KL of two classes is the formula") {
@@ -92,6 +93,7 @@ TEST_CASE("divergence: equal distributions have no divergence, however they are 
     std::vector<float> shifted = logits;
     for (float& l : shifted) l += 4;  // exact: multiples of 2^-20 below 16
     CHECK(near(logit_kl(logits, shifted), 0, 16, 100));
+    CHECK(logit_kl(logits, shifted) >= 0);
   }
   const std::vector<float> constant(50, 3.0f);
   const std::vector<float> other_constant(50, -7.0f);

@@ -168,6 +168,24 @@ TEST_CASE("error: any executor gives the same bits") {
   }
 }
 
+TEST_CASE("error: a cosine is never beyond 1") {
+  for (std::uint64_t seed = 100; seed < 200; ++seed) {
+    const std::vector<float> x = grid_values(50, seed);
+    std::vector<float> y = x;
+    for (float& v : y) v *= seed % 2 == 0 ? 0.1f : -0.1f;  // not dyadic: the sums round
+    CHECK(std::fabs(report_of(x, y).cosine) <= 1);
+  }
+}
+
+TEST_CASE("error: a matrix is the sum of its rows") {
+  // Values whose sums are exact: many rows per piece, and no order matters.
+  const std::vector<float> x = grid_values(150 * 7, 8);
+  const std::vector<float> y = grid_values(150 * 7, 9);
+  const matrix_view<const float> mx(x.data(), 150, 7);
+  const matrix_view<const float> my(y.data(), 150, 7);
+  CHECK(same_bits(measure_error(mx, my), report_of(x, y)));
+}
+
 TEST_CASE("error: a matrix skips the gap between its rows") {
   std::vector<float> x(3 * 5, 100.0f);
   std::vector<float> y(3 * 5, -100.0f);

@@ -64,6 +64,14 @@ TEST_CASE("quantize: strided weights give the bytes of their dense copy") {
   const auto other =
       quantize<q5_k>(transposed(matrix_view<const float>(columns_first.data(), cols, rows)));
   REQUIRE(same_bytes(dense, other));
+
+  auto importance = test_support::normal_vector(300, 1.0, 32);
+  for (float& v : importance) v *= v;
+  const reference policy{.importance = importance};
+  const auto weighted = quantize<q4_0>(matrix_view<const float>(w.data(), rows, cols), policy);
+  const auto other_weighted = quantize<q4_0>(
+      transposed(matrix_view<const float>(columns_first.data(), cols, rows)), policy);
+  REQUIRE(same_bytes(weighted, other_weighted));
 }
 
 TEST_CASE("quantize: a cut block is the block of the zero-padded row") {
@@ -147,5 +155,11 @@ TEST_CASE("quantize_into: a target of another shape is an error that names both"
       [&] { quantize_into<q8_0>(matrix_view<const float>(w.data(), 2, 64), target); });
   REQUIRE(e.code() == errc::bad_shape);
   REQUIRE(std::string(e.what()) == "q8_0: target is 2 x 32, the weights are 2 x 64");
+  for (const index_t other_rows : {1, 3}) {
+    block_matrix<q8_0> of_other_rows(other_rows, 64);
+    REQUIRE(test_support::error_of([&] {
+              quantize_into<q8_0>(matrix_view<const float>(w.data(), 2, 64), of_other_rows);
+            }).code() == errc::bad_shape);
+  }
 }
 #endif

@@ -118,6 +118,14 @@ SUBBYTE_HD_INLINE constexpr void decode(const F& block, float* out) noexcept {
   }
 }
 
+/// decode() as a function object.
+struct portable_decode {
+  template <block_format F>
+  SUBBYTE_INLINE void operator()(const F& block, float* out) const noexcept {
+    decode(block, out);
+  }
+};
+
 /// One block from block_size floats: the format's encode_ref, else nearest codes to fitted params.
 template <block_format F, class Arch>
 [[nodiscard]] SUBBYTE_INLINE F encode(const float* weights, const float* importance,

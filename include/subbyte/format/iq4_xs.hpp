@@ -64,9 +64,7 @@ struct iq4_xs {
       const iq4_xs& b) noexcept {
     unpacked<iq4_xs> u{{b.scale, {}}, {}};
     for (int g = 0; g < groups; ++g) {
-      const int low = b.scales_low[g / 2] >> (4 * (g % 2)) & 15;
-      const int high = b.scales_high >> (2 * g) & 3;
-      u.params.group_scales[g] = static_cast<std::uint8_t>(low | high << 4);
+      u.params.group_scales[g] = static_cast<std::uint8_t>(group_scale(b, g) + 32);
       for (int j = 0; j < 16; ++j) {
         const int pair = b.codes_packed[16 * g + j];
         u.codes[32 * g + j] = static_cast<std::uint8_t>(pair & 15);
@@ -92,15 +90,21 @@ struct iq4_xs {
     return b;
   }
 
+  /// The scale of group g as stored, -32 .. 31.
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int group_scale(const iq4_xs& b,
+                                                                   int g) noexcept {
+    const int low = b.scales_low[g / 2] >> (4 * (g % 2)) & 15;
+    const int high = b.scales_high >> (2 * g) & 3;
+    return (low | high << 4) - 32;
+  }
+
   /// The same values as value(), looked up in one table of products per group.
   SUBBYTE_HD_INLINE static constexpr void decode(const iq4_xs& b, float* __restrict out) noexcept {
     float levels[16] = {};
     for (int code = 0; code < 16; ++code) levels[code] = iq4::value(code);
     const float scale = b.scale.to_float();
     for (int g = 0; g < groups; ++g) {
-      const int low = b.scales_low[g / 2] >> (4 * (g % 2)) & 15;
-      const int high = b.scales_high >> (2 * g) & 3;
-      const float d = scale * static_cast<float>((low | high << 4) - 32);
+      const float d = scale * static_cast<float>(group_scale(b, g));
       float values[16] = {};
       for (int code = 0; code < 16; ++code) values[code] = d * levels[code];
       for (int j = 0; j < 16; ++j) {

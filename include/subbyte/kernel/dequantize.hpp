@@ -3,6 +3,7 @@
 #pragma once
 
 #include "subbyte/exec/executor.hpp"
+#include "subbyte/kernel/decode.hpp"
 #include "subbyte/matrix/block_matrix.hpp"
 #include "subbyte/num/bfloat16.hpp"
 #include "subbyte/num/half.hpp"
@@ -18,13 +19,13 @@ namespace detail {
 template <class T, class Arch, class F>
 void store_row(block_matrix_view<F> w, index_t r, T* out) noexcept {
   if constexpr (std::is_same_v<T, float>) {
-    w.template decode_row<Arch>(r, 0, w.cols(), out);
+    w.template decode_row<Arch>(r, 0, w.cols(), out, tuned_decode<Arch>{});
   } else {
     constexpr index_t chunk = 256;
     float buffer[chunk];
     for (index_t k0 = 0; k0 < w.cols(); k0 += chunk) {
       const index_t n = w.cols() - k0 < chunk ? w.cols() - k0 : chunk;
-      w.template decode_row<Arch>(r, k0, n, buffer);
+      w.template decode_row<Arch>(r, k0, n, buffer, tuned_decode<Arch>{});
       for (index_t i = 0; i < n; ++i) out[k0 + i] = T::nearest(buffer[i]);
     }
   }
@@ -55,7 +56,7 @@ void stream_row(block_matrix_view<F> w, index_t r, float* out) noexcept {
   float buffer[piece];
   for (index_t k0 = 0; k0 < w.cols(); k0 += piece) {
     const index_t n = w.cols() - k0 < piece ? w.cols() - k0 : piece;
-    w.template decode_row<Arch>(r, k0, n, buffer);
+    w.template decode_row<Arch>(r, k0, n, buffer, tuned_decode<Arch>{});
     stream_copy<Arch>(buffer, n, out + k0);
   }
 }

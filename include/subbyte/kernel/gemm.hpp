@@ -3,6 +3,7 @@
 #pragma once
 
 #include "subbyte/exec/executor.hpp"
+#include "subbyte/kernel/decode.hpp"
 #include "subbyte/kernel/lanes.hpp"
 #include "subbyte/matrix/block_matrix.hpp"
 #include "subbyte/tensor/tensor_view.hpp"
@@ -73,7 +74,8 @@ void gemm_columns(block_matrix_view<F> w, index_t first,
   }
   for (index_t k0 = 0; k0 < w.cols(); k0 += chunk) {
     const index_t n = w.cols() - k0 < chunk ? w.cols() - k0 : chunk;
-    for (int j = 0; j < Columns; ++j) w.template decode_row<Arch>(first + j, k0, n, weights[j]);
+    for (int j = 0; j < Columns; ++j)
+      w.template decode_row<Arch>(first + j, k0, n, weights[j], tuned_decode<Arch>{});
     index_t i = 0;
     for (; i + rows_together <= m; i += rows_together) {
       tile_product<Arch, rows_together, Columns>(&a(i, k0), a.stride(0), weights[0], chunk, n,
@@ -102,7 +104,8 @@ void gemm_transposed_block(block_matrix_view<F> w, index_t i0, index_t i1, index
   }
   for (index_t r0 = 0; r0 < w.rows(); r0 += together) {
     const index_t rows = w.rows() - r0 < together ? w.rows() - r0 : together;
-    for (index_t j = 0; j < rows; ++j) w.template decode_row<Arch>(r0 + j, k0, n, weights[j]);
+    for (index_t j = 0; j < rows; ++j)
+      w.template decode_row<Arch>(r0 + j, k0, n, weights[j], tuned_decode<Arch>{});
     for (index_t i = i0; i < i1; ++i) {
       float* out = &dx(i, k0);
       for (index_t k = 0; k < whole; k += vector::size) {

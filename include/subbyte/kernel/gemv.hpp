@@ -3,6 +3,7 @@
 #pragma once
 
 #include "subbyte/exec/executor.hpp"
+#include "subbyte/kernel/decode.hpp"
 #include "subbyte/kernel/lanes.hpp"
 #include "subbyte/matrix/block_matrix.hpp"
 #include "subbyte/tensor/tensor_view.hpp"
@@ -23,7 +24,8 @@ void dot_rows(block_matrix_view<F> w, index_t first, const float* x, float* y) n
   for (int j = 0; j < Rows; ++j) sum[j] = lanes<Arch>::zero();
   for (index_t k0 = 0; k0 < w.cols(); k0 += chunk) {
     const index_t n = w.cols() - k0 < chunk ? w.cols() - k0 : chunk;
-    for (int j = 0; j < Rows; ++j) w.template decode_row<Arch>(first + j, k0, n, weights[j]);
+    for (int j = 0; j < Rows; ++j)
+      w.template decode_row<Arch>(first + j, k0, n, weights[j], tuned_decode<Arch>{});
     const index_t whole = n - n % step;
     for (index_t i = 0; i < whole; i += step) {
       const auto activations = lanes<Arch>::load(x + k0 + i);

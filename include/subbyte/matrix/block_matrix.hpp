@@ -53,23 +53,25 @@ class block_matrix_view {
     return {blocks_ + first * blocks_per_row(), count, cols_};
   }
 
-  /// Weights [k0, k0 + count) of row r into out[0, count).
+  /// Weights [k0, k0 + count) of row r into out[0, count). decode_block(block, float*) gives the
+  /// bits of decode(); the kernels have their own.
   ///
   /// Cost  whole blocks decode straight into `out`; a cut block goes through a copy on the stack.
-  template <class Arch = arch::native>
-  void decode_row(index_t r, index_t k0, index_t count, float* out) const noexcept {
+  template <class Arch = arch::native, class DecodeBlock = portable_decode>
+  void decode_row(index_t r, index_t k0, index_t count, float* out,
+                  DecodeBlock decode_block = {}) const noexcept {
     SUBBYTE_EXPECTS(k0 >= 0 && count >= 0 && k0 + count <= cols_);
     constexpr index_t block = F::block_size;
     const F* source = row(r) + k0 / block;
     index_t skip = k0 % block;
     while (count > 0) {
       if (skip == 0 && count >= block) {
-        decode(*source, out);
+        decode_block(*source, out);
         out += block;
         count -= block;
       } else {
         float whole[static_cast<std::size_t>(block)];
-        decode(*source, whole);
+        decode_block(*source, whole);
         const index_t n = count < block - skip ? count : block - skip;
         for (index_t i = 0; i < n; ++i) out[i] = whole[skip + i];
         out += n;

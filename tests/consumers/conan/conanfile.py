@@ -18,7 +18,7 @@ class SubbyteTest(ConanFile):
 
     def build(self):
         cmake = CMake(self)
-        cmake.configure(build_script_folder="../find_package")
+        cmake.configure({"COMPONENTS": "core,cpu,io"}, "../find_package")
         cmake.build()
 
     def test(self):

@@ -14,12 +14,6 @@ inline namespace SUBBYTE_ABI {
 
 namespace detail {
 
-/// The arch whose registers hold the bytes of at most one group of 32: wider ones gain nothing.
-template <class Arch>
-using table_arch = std::conditional_t<
-    std::is_base_of_v<arch::avx2, Arch>, arch::avx2,
-    std::conditional_t<std::is_base_of_v<arch::neon, Arch>, arch::neon, arch::scalar>>;
-
 /// Sixteen levels that 4-bit codes index.
 struct byte_levels {
   std::int8_t at[16];
@@ -48,27 +42,29 @@ SUBBYTE_INLINE constexpr byte_levels fp4_byte_levels() noexcept {
 template <class Arch>
 SUBBYTE_INLINE void decode_table(const byte_levels& levels, const std::uint8_t* packed, float step,
                                  float* out) noexcept {
-  using bytes = reg<std::uint8_t, Arch>;
-  using signed_bytes = reg<std::int8_t, Arch>;
   using floats = reg<float, Arch>;
   const auto table = subbyte::broadcast_16_bytes<Arch>(levels.at);
   const auto scale = floats::broadcast(step);
-  std::uint8_t codes[32];
-  for (int i = 0; i < 16; ++i) {
-    codes[i] = static_cast<std::uint8_t>(packed[i] & 15);
-    codes[i + 16] = static_cast<std::uint8_t>(packed[i] >> 4);
-  }
-  for (int i = 0; i < 32; i += bytes::size) {
-    const signed_bytes found = subbyte::lut16<std::int8_t, Arch>(table, bytes::load(codes + i));
-    const auto put = [&]<int quarter>(std::integral_constant<int, quarter>) {
-      (subbyte::i8_to_f32<quarter>(found) * scale).store(out + i + quarter * floats::size);
-    };
-    put(std::integral_constant<int, 0>{});
-    put(std::integral_constant<int, 1>{});
-    put(std::integral_constant<int, 2>{});
-    put(std::integral_constant<int, 3>{});
-  }
+  // The sixteen bytes in every 128-bit lane: the nibbles need not cross lanes, nor memory.
+  const auto codes = subbyte::unpack_nibbles(subbyte::broadcast_16_bytes<Arch>(packed));
+  const auto low = subbyte::lut16(table, codes.low);
+  const auto high = subbyte::lut16(table, codes.high);
+  const auto put = [&]<int quarter>(std::integral_constant<int, quarter>) {
+    if constexpr (quarter * floats::size < 16) {
+      (subbyte::i8_to_f32<quarter>(low) * scale).store(out + quarter * floats::size);
+      (subbyte::i8_to_f32<quarter>(high) * scale).store(out + 16 + quarter * floats::size);
+    }
+  };
+  put(std::integral_constant<int, 0>{});
+  put(std::integral_constant<int, 1>{});
+  put(std::integral_constant<int, 2>{});
+  put(std::integral_constant<int, 3>{});
 }
+
+/// Whether a table of 16 bytes is one instruction.
+template <class Arch>
+inline constexpr bool has_table_instruction =
+    std::is_base_of_v<arch::avx2, Arch> || std::is_base_of_v<arch::neon, Arch>;
 
 }  // namespace detail
 
@@ -83,26 +79,26 @@ struct tuned_decode {
   }
 
   SUBBYTE_INLINE void operator()(const iq4_nl& block, float* out) const noexcept
-      requires(!std::is_same_v<detail::table_arch<Arch>, arch::scalar>) {
-    detail::decode_table<detail::table_arch<Arch>>(detail::iq4_byte_levels(), block.codes_packed,
-                                                   block.scale.to_float(), out);
+      requires(detail::has_table_instruction<Arch>) {
+    detail::decode_table<Arch>(detail::iq4_byte_levels(), block.codes_packed,
+                               block.scale.to_float(), out);
   }
 
   SUBBYTE_INLINE void operator()(const iq4_xs& block, float* out) const noexcept
-      requires(!std::is_same_v<detail::table_arch<Arch>, arch::scalar>) {
+      requires(detail::has_table_instruction<Arch>) {
     const float scale = block.scale.to_float();
     for (int g = 0; g < iq4_xs::groups; ++g) {
-      detail::decode_table<detail::table_arch<Arch>>(
-          detail::iq4_byte_levels(), block.codes_packed + 16 * g,
-          scale * static_cast<float>(iq4_xs::group_scale(block, g)), out + iq4_xs::group_size * g);
+      detail::decode_table<Arch>(detail::iq4_byte_levels(), block.codes_packed + 16 * g,
+                                 scale * static_cast<float>(iq4_xs::group_scale(block, g)),
+                                 out + iq4_xs::group_size * g);
     }
   }
 
   SUBBYTE_INLINE void operator()(const mxfp4& block, float* out) const noexcept
-      requires(!std::is_same_v<detail::table_arch<Arch>, arch::scalar>) {
+      requires(detail::has_table_instruction<Arch>) {
     // Half a power of two is exact, also the smallest.
-    detail::decode_table<detail::table_arch<Arch>>(detail::fp4_byte_levels(), block.codes_packed,
-                                                   0.5F * block.scale.to_float(), out);
+    detail::decode_table<Arch>(detail::fp4_byte_levels(), block.codes_packed,
+                               0.5F * block.scale.to_float(), out);
   }
 };
 

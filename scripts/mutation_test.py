@@ -18,7 +18,9 @@ A list for another compiler begins with lines like
     @build aarch64-linux-gnu-g++ -static
     @run qemu-aarch64 -cpu max
 
-and is left out where that compiler is missing; all others take $CXX with -march=native. A mutation is caught when a test no longer compiles, fails, crashes or takes ten times as long. The
+and is left out where that compiler is missing; all others take $CXX with -march=native.
+
+A mutation is caught when a test no longer compiles, fails, crashes or takes ten times as long. The
 exit status is 1 when a mutation survives, when a text is not found once, and when a test fails
 without a mutation.
 """
@@ -35,12 +37,12 @@ import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-FLAGS = ["-std=c++20", "-O1", "-fopenmp", "-w", f"-I{ROOT}/tests", "-isystem/usr/include/eigen3",
+FLAGS = ["-std=c++20", "-O1", "-w", f"-I{ROOT}/tests", "-isystem/usr/include/eigen3",
          f'-DSUBBYTE_GOLDEN_DIR="{ROOT}/tests/golden"',
          f'-DSUBBYTE_EXAMPLE_DATA_DIR="{ROOT}/examples/data"']
 # What builds a program, and what runs it.
 Tools = collections.namedtuple("Tools", ["build", "run"])
-NATIVE = Tools((os.environ.get("CXX", "g++"), "-march=native"), ())
+NATIVE = Tools((os.environ.get("CXX", "g++"), "-march=native", "-fopenmp"), ())
 
 
 def parse(path):
@@ -70,7 +72,8 @@ def parse(path):
 def build(tools, test, include, program):
     test, _, formats = test.partition(":")
     if formats:
-        include = [*include, f"-DSUBBYTE_TESTED_FORMATS={formats}"]
+        names = ",".join("subbyte::" + name for name in formats.split(","))
+        include = [*include, f"-DSUBBYTE_TESTED_FORMATS={names}"]
     sources = [ROOT / "tests" / (test + ".cpp")]
     if "support/allocation_peak.hpp" in sources[0].read_text(encoding="utf-8"):
         sources.append(ROOT / "tests" / "io" / "allocation_peak.cpp")

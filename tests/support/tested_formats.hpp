@@ -3,6 +3,8 @@
 /// of one of them compiles quickly.
 #pragma once
 
+#include <type_traits>
+
 #include "subbyte/format/list.hpp"
 
 namespace test_support {

@@ -30,7 +30,7 @@ namespace {
 constexpr index_t cols = 4096;
 constexpr index_t decoded_rows = 4096;
 // Encoding is bound by arithmetic: fewer rows give the same rate.
-constexpr index_t encoded_rows = 128;
+constexpr index_t encoded_rows = 512;
 
 /// Normal deviates of a weight's usual size.
 std::vector<float> weights(index_t rows) {

@@ -11,8 +11,9 @@ tests/mutations/*.txt hold the lines:
     + return value <= low ? low + 1 : (value > high ? high : value);
 
 A header (under include/subbyte) and the tests (under tests, without .cpp) that must notice, where
-format/golden:q4_k,f16 stands for the test of these formats only, which compiles faster; then any
-number of mutations: text that occurs exactly once in the header, and what takes its place.
+format/golden:q4_k,f16 stands for the test of these formats only and simd/primitives@avx2 for that
+of one arch, which compile faster; then any number of mutations: text that occurs exactly once in
+the header, and what takes its place.
 A list for another compiler begins with lines like
 
     @build aarch64-linux-gnu-g++ -static
@@ -37,8 +38,9 @@ import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-FLAGS = ["-std=c++20", "-O1", "-w", f"-I{ROOT}/tests", "-isystem/usr/include/eigen3",
-         f'-DSUBBYTE_GOLDEN_DIR="{ROOT}/tests/golden"',
+# At -O1 g++ fuses products with sums only under -fexpensive-optimizations; tests look for that.
+FLAGS = ["-std=c++20", "-O1", "-fexpensive-optimizations", "-w", f"-I{ROOT}/tests",
+         "-isystem/usr/include/eigen3", f'-DSUBBYTE_GOLDEN_DIR="{ROOT}/tests/golden"',
          f'-DSUBBYTE_EXAMPLE_DATA_DIR="{ROOT}/examples/data"']
 # What builds a program, and what runs it.
 Tools = collections.namedtuple("Tools", ["build", "run"])
@@ -70,10 +72,13 @@ def parse(path):
 
 
 def build(tools, test, include, program):
+    test, _, archs = test.partition("@")
     test, _, formats = test.partition(":")
-    if formats:
-        names = ",".join("subbyte::" + name for name in formats.split(","))
-        include = [*include, f"-DSUBBYTE_TESTED_FORMATS={names}"]
+    for macro, scope, names in (("FORMATS", "subbyte::", formats),
+                                ("ARCHS", "subbyte::arch::", archs)):
+        if names:
+            listed = ",".join(scope + name for name in names.split(","))
+            include = [*include, f"-DSUBBYTE_TESTED_{macro}={listed}"]
     sources = [ROOT / "tests" / (test + ".cpp")]
     if "support/allocation_peak.hpp" in sources[0].read_text(encoding="utf-8"):
         sources.append(ROOT / "tests" / "io" / "allocation_peak.cpp")

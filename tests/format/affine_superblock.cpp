@@ -4,8 +4,12 @@
 #include <cstdint>
 #include <cstring>
 #include <random>
+#include <vector>
 
+#include "subbyte/format/q4_k.hpp"
+#include "subbyte/format/q5_k.hpp"
 #include "support/catch.hpp"
+#include "support/random.hpp"
 
 using namespace subbyte;
 
@@ -55,4 +59,37 @@ TEST_CASE("affine_superblock: packing and unpacking are inverse, both ways") {
     pack_6bit_pairs(scales, minimums, back);
     REQUIRE(std::memcmp(back, bytes, 12) == 0);
   }
+}
+
+namespace {
+
+/// How many of 2000 blocks come out otherwise when the search has these candidates.
+template <class F>
+int different_blocks(int last, const affine_candidates& candidates) {
+  int different = 0;
+  for (std::uint64_t seed = 0; seed < 2000; ++seed) {
+    std::vector<float> w = test_support::normal_vector(256, 1, seed);
+    if (seed % 2 == 0) {
+      for (float& v : w) v = v * v * v;
+    }
+    typename F::codes c{};
+    const auto p =
+        encode_affine_superblock<arch::native>(w.data(), nullptr, last, candidates, c.code);
+    const F ours = encode<F, arch::native>(w.data(), nullptr, 0);
+    const F theirs = F::join(p, c);
+    different += std::memcmp(&ours, &theirs, sizeof(F)) != 0 ? 1 : 0;
+  }
+  return different;
+}
+
+}  // namespace
+
+// Source  ggml, quantize_row_q4_K_ref and quantize_row_q5_K_ref: rmin, rdelta and nstep.
+TEST_CASE("affine_superblock: q4_k tries 21 scales and q5_k 16, and the ends matter") {
+  CHECK(different_blocks<q4_k>(15, {-1.0F, 0.1F, 20, false}) == 0);
+  CHECK(different_blocks<q4_k>(15, {-1.0F, 0.1F, 19, false}) > 0);
+  CHECK(different_blocks<q4_k>(15, {-0.9F, 0.1F, 19, false}) > 0);
+  CHECK(different_blocks<q5_k>(31, {-0.5F, 0.1F, 15, false}) == 0);
+  CHECK(different_blocks<q5_k>(31, {-0.5F, 0.1F, 14, false}) > 0);
+  CHECK(different_blocks<q5_k>(31, {-0.4F, 0.1F, 14, false}) > 0);
 }

@@ -51,7 +51,51 @@ void check_runs() {
   }
 }
 
+/// The lowest of the codes whose values are nearest to v: |v - a| < |v - b| for a < b means
+/// 2 v < a + b, and a sum of two values fits a double.
+template <class F>
+int nearest_of_all(float v, int i, const typename F::params& p, int last) {
+  int best = 0;
+  for (int code = 1; code <= last; ++code) {
+    const double a = static_cast<double>(F::value(best, i, p));
+    const double b = static_cast<double>(F::value(code, i, p));
+    const double twice = 2.0 * static_cast<double>(v);
+    if (b > a ? twice > a + b : (b < a && twice < a + b)) best = code;
+  }
+  return best;
+}
+
+/// nearest_beside finds that code from itself and from both of its neighbours.
+template <class F>
+void check_guesses(int last) {
+  INFO(F::name);
+  std::mt19937_64 generator(54);
+  for (int draw = 0; draw < 300; ++draw) {
+    const std::vector<float> w =
+        test_support::normal_vector(F::block_size, 1.0, static_cast<std::uint64_t>(draw));
+    const auto p = F::fit(w.data(), nullptr);
+    const int i = static_cast<int>(generator() % F::block_size);
+    const int code = static_cast<int>(generator() % static_cast<unsigned>(last));
+    const float middle = 0.5F * (F::value(code, i, p) + F::value(code + 1, i, p));
+    for (const float v : {w[static_cast<std::size_t>(i)], middle, F::value(code, i, p), 100.0F,
+                          static_cast<float>(4 * test_support::normal(generator))}) {
+      const int expected = nearest_of_all<F>(v, i, p, last);
+      for (int guess = expected - 1; guess <= expected + 1; ++guess) {
+        if (guess < 0 || guess > last) continue;
+        REQUIRE(nearest_beside<F>(guess, v, i, p, last) == expected);
+      }
+    }
+  }
+}
+
 }  // namespace
+
+TEST_CASE("nearest_beside finds the nearest code from a guess one beside it") {
+  check_guesses<q4_0>(15);
+  check_guesses<q4_1>(15);
+  check_guesses<q6_k>(63);
+  check_guesses<iq4_nl>(15);
+}
 
 TEST_CASE("code blocks are equal when every code is") {
   code_block<32> a{};

@@ -328,9 +328,11 @@ TEST_CASE("L5: without encode_ref a block is join of fit and round") {
   const quarters block = encode<quarters, arch::native>(w, nullptr, 0);
   CHECK(block.scale == 1.0F);
   CHECK(block.packed == (0 | 1 << 2 | 0 << 4 | 3 << 6));
-  float values[4];
+  float values[4] = {-1, -1, -1, -1};
   decode(block, values);
+  CHECK(values[0] == 0.0F);
   CHECK(values[1] == 1.0F);
+  CHECK(values[2] == 0.0F);
   CHECK(values[3] == 3.0F);
 }
 

@@ -162,6 +162,25 @@ TEST_CASE("signed_extreme is the first element of largest magnitude") {
   CHECK(signed_extreme<Arch>(broken, 1) == 0);
 }
 
+TEST_CASE("signed_extreme is its definition for groups of every length") {
+  std::mt19937_64 generator(18);
+  for (int draw = 0; draw < 4000; ++draw) {
+    const int n = 1 + draw % 40;
+    // Few magnitudes, so that the largest one occurs with both signs.
+    const float values[] = {0.0F, -0.0F, 1.5F, -1.5F, 3.0F, -3.0F, quiet_nan, infinity, -infinity};
+    const std::size_t distinct = 2 + generator() % 8;
+    std::vector<float> x(static_cast<std::size_t>(n));
+    float expected = 0;
+    for (float& v : x) {
+      v = values[generator() % distinct];
+      if (std::fabs(v) > std::fabs(expected)) expected = v;
+    }
+    INFO("draw " << draw);
+    REQUIRE(bit_cast<std::uint32_t>(signed_extreme<Arch>(x.data(), n)) ==
+            bit_cast<std::uint32_t>(expected));
+  }
+}
+
 TEST_CASE("sum_of_squares adds in element order") {
   std::vector<float> x(9, 0x1p-12F);
   x[0] = 1;
@@ -361,7 +380,7 @@ TEST_CASE("search_affine finds an exact grid") {
 TEST_CASE("search_affine on constant groups") {
   const std::vector<float> w(32, 1.0F);
   auto codes = guarded_codes();
-  for (const float constant : {0.0F, -0.0F, -0.375F}) {
+  for (const float constant : {0.0F, -0.0F, -0.375F, -infinity}) {
     const std::vector<float> x(32, constant);
     const affine_scale found =
         affine_search(32, 15, x.data(), w.data(), {-0.9F, 0.05F, 36, false}, codes.data());
@@ -493,6 +512,110 @@ TEST_CASE("search_nonnegative is never worse than the plain range, and often bet
   CHECK(better > 400);
 }
 
+namespace {
+
+float rounded_product(float a, float b) {
+  const volatile float product = a * b;  // or the compiler may fuse it with an addition
+  return product;
+}
+
+/// search_nonnegative, step by step as make_qp_quants does it.
+float defined_nonnegative(int last, const std::vector<float>& x, const std::vector<float>& w,
+                          std::vector<int>& codes) {
+  const std::size_t n = x.size();
+  float largest = 0;
+  for (const float v : x) largest = std::max(largest, v);
+  float inverse = static_cast<float>(last) / largest;
+  float least = 0;
+  const auto error_with = [&](float trial, bool in_bytes) {
+    float error = 0;
+    for (std::size_t i = 0; i < n; ++i) {
+      const int nearest = rint_even(rounded_product(trial, x[i]));
+      const int l = in_bytes ? static_cast<std::uint8_t>(nearest) : std::min(nearest, last);
+      const float difference = x[i] - rounded_product(1.0F / trial, static_cast<float>(l));
+      error += rounded_product(rounded_product(w[i], difference), difference);
+    }
+    return error;
+  };
+  least = error_with(inverse, true);
+  for (int step = -4; step <= 4; ++step) {
+    if (step == 0) continue;
+    const float trial =
+        (rounded_product(0.1F, static_cast<float>(step)) + static_cast<float>(last)) / largest;
+    const float error = error_with(trial, false);
+    if (error < least) {
+      least = error;
+      inverse = trial;
+    }
+  }
+  codes.clear();
+  float xl = 0;
+  float ll = 0;
+  const auto xl_of = [&](std::size_t i, int l) {
+    return rounded_product(rounded_product(w[i], x[i]), static_cast<float>(l));
+  };
+  const auto ll_of = [&](std::size_t i, int l) {
+    return rounded_product(rounded_product(w[i], static_cast<float>(l)), static_cast<float>(l));
+  };
+  for (std::size_t i = 0; i < n; ++i) {
+    const int l = std::min(rint_even(rounded_product(inverse, x[i])), last);
+    codes.push_back(static_cast<std::uint8_t>(l));
+    xl += xl_of(i, l);
+    ll += ll_of(i, l);
+  }
+  for (int sweep = 0; sweep < 5; ++sweep) {
+    int changes = 0;
+    for (std::size_t i = 0; i < n; ++i) {
+      float other_xl = xl - xl_of(i, codes[i]);
+      float other_ll = ll - ll_of(i, codes[i]);
+      if (!(other_xl > 0) || !(other_ll > 0)) continue;
+      const int moved = std::min(rint_even(rounded_product(x[i], other_ll) / other_xl), last);
+      if (moved == codes[i]) continue;
+      other_xl += xl_of(i, moved);
+      other_ll += ll_of(i, moved);
+      const float with = rounded_product(rounded_product(other_xl, other_xl), ll);
+      if (with > rounded_product(rounded_product(xl, xl), other_ll)) {
+        codes[i] = static_cast<std::uint8_t>(moved);
+        xl = other_xl;
+        ll = other_ll;
+        ++changes;
+      }
+    }
+    if (changes == 0) break;
+  }
+  return ll > 0 ? xl / ll : 0.0F;
+}
+
+}  // namespace
+
+TEST_CASE("search_nonnegative is its definition, also for what is negative") {
+  std::mt19937_64 generator(21);
+  int below_zero = 0;
+  for (int draw = 0; draw < 4000; ++draw) {
+    const int last = draw % 2 == 0 ? 15 : 63;
+    const std::size_t n = draw % 3 == 0 ? 8 : 16;
+    std::vector<float> x(n);
+    std::vector<float> w(n);
+    for (std::size_t i = 0; i < n; ++i) {
+      x[i] = static_cast<float>(test_support::normal(generator));
+      w[i] = static_cast<float>(0.05 + test_support::uniform(generator));
+      if (draw % 5 != 0) x[i] = magnitude(x[i]);
+      if (draw % 7 == 0) x[i] *= x[i] * x[i];
+    }
+    if (*std::max_element(x.begin(), x.end()) < 0.01F) continue;
+    auto codes = guarded_codes();
+    const float found =
+        search_nonnegative<Arch>(static_cast<int>(n), last, x.data(), w.data(), codes.data());
+    std::vector<int> expected;
+    const float scale = defined_nonnegative(last, x, w, expected);
+    below_zero += *std::min_element(x.begin(), x.end()) < 0 ? 1 : 0;
+    INFO("draw " << draw);
+    REQUIRE(found == scale);
+    REQUIRE(levels_of(codes, n, 0) == expected);
+  }
+  CHECK(below_zero > 100);
+}
+
 TEST_CASE("search_nonnegative limits what a NaN hides from the largest weight") {
   // The largest is taken in order, and whatever follows a NaN replaces it.
   const float x[] = {100.0F, quiet_nan, 1.0F, 0.5F};
@@ -564,9 +687,11 @@ TEST_CASE("truncate_affine truncates, limits, and gives 0 for NaN") {
   CHECK(codes[0] == 0);
   CHECK(codes[1] == 15);
   CHECK(codes[3] == 0);
-  // 24 bits of product, rounded before the bias is added: fused it would stay below 16.5.
-  x[0] = 1.0F + 0x1p-12F;
-  truncate_affine<Arch>(x, 0.0F, 8.0F * (1.0F - 0x1p-12F), 8.0F, 31, codes);
+  // The product rounds up to 8 - 2^-21, and that plus 8 to 16; with one rounding it is below.
+  volatile float factor = 0x1.0561d8p+0F;  // volatile: or the compiler computes it, unfused
+  volatile float inverse = 0x1.f5750cp+2F;
+  x[0] = factor;
+  truncate_affine<Arch>(x, 0.0F, inverse, 8.0F, 31, codes);
   CHECK(codes[0] == 16);
 }
 

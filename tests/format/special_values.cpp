@@ -83,6 +83,18 @@ TEST_CASE("an all-zero block has the reference's bytes and decodes to zeros") {
   });
 }
 
+TEST_CASE("q6_k takes a block for zero while every group's scale is below 1e-15") {
+  for (const bool weighted : {false, true}) {
+    // A group's scale is about its largest weight over 32.
+    const std::vector<float> below(256, 2e-14F);
+    const std::vector<float> above(256, 5e-14F);
+    CHECK(bytes_of(encoded<q6_k>(below, weighted)) == std::string(sizeof(q6_k), '\0'));
+    const auto u = q6_k::split(encoded<q6_k>(above, weighted));
+    CHECK(u.params.scale.to_float() == 0);
+    CHECK(u.params.scales[7] == -128);
+  }
+}
+
 TEST_CASE("a constant block decodes to one value within an fp16 rounding of the constant") {
   for_each_encoder([](auto format, bool weighted) {
     using F = typename decltype(format)::type;

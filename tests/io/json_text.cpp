@@ -78,6 +78,19 @@ TEST_CASE("json_text: overlong and cut sequences are not UTF-8") {
   }
 }
 
+TEST_CASE("json_text: every byte after the first of a sequence is one of 0x80 to 0xBF") {
+  for (const std::string& text : {std::string("\xE2\x96\x81"), std::string("\xF1\x90\x80\x81")}) {
+    for (std::size_t k = 1; k < text.size(); ++k) {
+      for (int byte = 0; byte < 256; ++byte) {
+        std::string changed = text;
+        changed[k] = static_cast<char>(byte);
+        INFO(subbyte::printable(changed));
+        REQUIRE(is_utf8(changed) == (byte >= 0x80 && byte <= 0xBF));
+      }
+    }
+  }
+}
+
 TEST_CASE("json_text: escapes are those that JSON demands, in their short forms") {
   REQUIRE(as_json("plain /path") == "\"plain /path\"");
   REQUIRE(as_json("\b\f\n\r\t\"\\") == R"("\b\f\n\r\t\"\\")");

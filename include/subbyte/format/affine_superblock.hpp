@@ -106,8 +106,7 @@ template <class Arch>
     const float inverse_scale = max_scale > 0 ? 63.0F / max_scale : 0.0F;
     const float inverse_minimum = max_minimum > 0 ? 63.0F / max_minimum : 0.0F;
     for (int g = 0; g < 8; ++g) {
-      // A byte first, then the limit: that order is the reference's, and shows when a scale is
-      // tiny.
+      // A byte first, then the limit: the reference's order.
       const int s = rint_even(unfused(inverse_scale * scales[g])) & 255;
       const int m = rint_even(unfused(inverse_minimum * minimums[g])) & 255;
       p.scales[g] = static_cast<std::uint8_t>(clamp(s, 0, 63));

@@ -167,7 +167,7 @@ struct q3_k {
       const float extreme = signed_extreme<Arch>(scales, 16);
       const float inverse = extreme != 0 ? -32.0F / extreme : 0.0F;
       for (int g = 0; g < 16; ++g) {
-        // A byte first, then the limits: that order is the reference's, and shows for tiny scales.
+        // A byte first, then the limits: the reference's order.
         const int byte = static_cast<std::int8_t>(rint_even(unfused(inverse * scales[g])));
         // Without a scale the reference writes no scale bits, which reads back as -32.
         p.scales[g] = static_cast<std::int8_t>(extreme != 0 ? clamp(byte, -32, 31) : -32);

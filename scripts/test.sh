@@ -7,10 +7,9 @@
 # part              compiler          -m flags       what
 # format, floors    -                 -              style, include floors, third-party includes
 # dev_build, _tests g++               none           every test, header, example, benchmark
-# asan_ubsan        clang 19          none           every test and example, under both sanitizers
+# asan_ubsan        clang 19          none           memory, conversions, files, under both sanitizers
 # clang             clang 14, 19      none           every header alone, with and without exceptions
 # avx2              g++               x86-64-v3      numbers, formats, registers, products
-# clang_avx2        clang 14          x86-64-v3      formats, registers, products
 # clang19_avx512    clang 19          x86-64-v4      numbers, formats, registers, products
 # native            g++               this CPU       registers, products
 # aarch64           g++, under qemu   none; i8mm     formats, registers, products
@@ -74,7 +73,8 @@ part_format() { scripts/check_format.sh; }
 part_floors() { scripts/check_floors.py --self-test && scripts/check_floors.py; }
 part_dev_build() { configure_and_build dev; }
 part_dev_tests() { ctest --preset dev; }
-part_asan_ubsan() { suite asan-ubsan; }
+# The folders where memory, conversions or files are handled; everything at night.
+part_asan_ubsan() { subset asan-ubsan tensor exec matrix format quantize kernel metrics io checkpoint; }
 part_clang() {
   configure_and_build clang subbyte_test_headers subbyte_test_headers_without_exceptions &&
     configure_and_build clang19 subbyte_test_headers subbyte_test_headers_without_exceptions
@@ -83,7 +83,7 @@ part_tsan() { subset tsan exec threads; }
 part_no_exceptions() { suite no-exceptions; }
 # shellcheck disable=SC2086
 part_avx2() { runs_here avx2 fma f16c || return 0; subset avx2 $flag_dependent; }
-part_clang_avx2() { runs_here avx2 fma f16c || return 0; subset clang-avx2 format simd kernel; }
+part_nightly_clang_avx2() { runs_here avx2 fma f16c || return 0; subset clang-avx2 format simd kernel; }
 # shellcheck disable=SC2086
 part_clang19_avx512() { has_avx512 || return 0; subset clang19-avx512 $flag_dependent; }
 part_native() { subset native simd kernel; }
@@ -102,7 +102,7 @@ part_tidy() {
 }
 
 part_nightly_suite() { suite nightly; } # with the slow tests and the checks of the tree
-part_nightly_asan_ubsan() { configure_and_build asan-ubsan && ctest --preset asan-ubsan-slow; }
+part_nightly_asan_ubsan() { suite asan-ubsan && ctest --preset asan-ubsan-slow; }
 part_nightly_fuzz() {
   cmake --preset clang19 -B build/fuzz -DSUBBYTE_TEST_FUZZ=ON >build/fuzz.configure.log || return 1
   cmake --build build/fuzz --target subbyte_fuzz_gguf subbyte_fuzz_safetensors &&
@@ -115,10 +115,10 @@ part_nightly_aarch64() { cross_compiles || return 0; suite aarch64; }
 part_nightly_golden_matrix() { scripts/golden_matrix.sh --full; }
 part_nightly_conan() { scripts/conan.sh; }
 
-parts=(format floors dev_build dev_tests asan_ubsan clang clang_avx2 clang19_avx512 avx2 native
+parts=(format floors dev_build dev_tests asan_ubsan clang clang19_avx512 avx2 native
   aarch64 no_exceptions tsan golden_matrix symbols consumers compile_time tidy)
-nightly_parts=(nightly_suite nightly_asan_ubsan nightly_fuzz nightly_clang nightly_avx512 nightly_aarch64
-  nightly_golden_matrix nightly_conan)
+nightly_parts=(nightly_suite nightly_asan_ubsan nightly_fuzz nightly_clang nightly_clang_avx2
+  nightly_avx512 nightly_aarch64 nightly_golden_matrix nightly_conan)
 selected=()
 all=("${parts[@]}" "${nightly_parts[@]}")
 while [ $# -gt 0 ]; do

@@ -11,8 +11,8 @@
 # clang             clang 14, 19      none           every header alone, with and without exceptions
 # avx2              g++               x86-64-v3      numbers, formats, registers, products
 # clang19_avx512    clang 19          x86-64-v4      numbers, formats, registers, products
-# native            g++               this CPU       registers, products
-# aarch64           g++, under qemu   none; i8mm     formats, registers, products
+# native            g++               this CPU       registers
+# aarch64           g++, under qemu   none           formats, registers
 # no_exceptions     g++ -O0           none           what promises to work with -fno-exceptions
 # tsan              g++               none           threads, under the thread sanitizer
 # golden_matrix     all three         four           ggml's bytes, at -O0, -O2 and -O3
@@ -86,10 +86,10 @@ part_avx2() { runs_here avx2 fma f16c || return 0; subset avx2 $flag_dependent; 
 part_nightly_clang_avx2() { runs_here avx2 fma f16c || return 0; subset clang-avx2 format simd kernel; }
 # shellcheck disable=SC2086
 part_clang19_avx512() { has_avx512 || return 0; subset clang19-avx512 $flag_dependent; }
-part_native() { subset native simd kernel; }
+part_native() { subset native simd; }
 part_aarch64() {
   cross_compiles || return 0
-  subset aarch64 format simd kernel && subset aarch64-i8mm simd kernel
+  subset aarch64 format simd
 }
 part_golden_matrix() { scripts/golden_matrix.sh; }
 part_symbols() { scripts/check_symbols.sh; }
@@ -111,14 +111,18 @@ part_nightly_fuzz() {
 part_nightly_clang() { suite clang && suite clang19; }
 # shellcheck disable=SC2086
 part_nightly_avx512() { has_avx512 || return 0; subset avx512 $flag_dependent; }
-part_nightly_aarch64() { cross_compiles || return 0; suite aarch64; }
+part_nightly_aarch64() {
+  cross_compiles || return 0
+  suite aarch64 && subset aarch64-i8mm simd kernel
+}
+part_nightly_native() { subset native num format kernel; }
 part_nightly_golden_matrix() { scripts/golden_matrix.sh --full; }
 part_nightly_conan() { scripts/conan.sh; }
 
 parts=(format floors dev_build dev_tests asan_ubsan clang clang19_avx512 avx2 native
   aarch64 no_exceptions tsan golden_matrix symbols consumers compile_time tidy)
 nightly_parts=(nightly_suite nightly_asan_ubsan nightly_fuzz nightly_clang nightly_clang_avx2
-  nightly_avx512 nightly_aarch64 nightly_golden_matrix nightly_conan)
+  nightly_avx512 nightly_native nightly_aarch64 nightly_golden_matrix nightly_conan)
 selected=()
 all=("${parts[@]}" "${nightly_parts[@]}")
 while [ $# -gt 0 ]; do

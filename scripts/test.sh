@@ -74,7 +74,7 @@ part_floors() { scripts/check_floors.py --self-test && scripts/check_floors.py; 
 part_dev_build() { configure_and_build dev; }
 part_dev_tests() { ctest --preset dev; }
 # The folders where memory, conversions or files are handled; everything at night.
-part_asan_ubsan() { subset asan-ubsan tensor exec matrix format quantize kernel metrics io checkpoint; }
+part_asan_ubsan() { subset asan-ubsan tensor matrix format quantize kernel io checkpoint; }
 part_clang() {
   configure_and_build clang subbyte_test_headers subbyte_test_headers_without_exceptions &&
     configure_and_build clang19 subbyte_test_headers subbyte_test_headers_without_exceptions

@@ -205,6 +205,8 @@ TEST_CASE("gguf_split: a shard that is missing, cut or of another set is named i
       {1, {1, 3, 6, {"t1", "t2"}}, "split.tensors.count is 6, and the shards have 5 together"},
       {1, {1, 3, -1, {"t1", "t2"}}, "split.tensors.count is -1"},
       {2, {2, 3, 5, {"t0", "t4"}}, "tensor t0 is in"},
+      {2, {2, 3, 5, {"t2", "t4"}}, "tensor t2 is in"},
+      {0, {0, 2, 5, {"t0"}}, "split.count is 2, and the name says 3"},
       {0, {0, 65535, 5, {"t0"}}, "split.count is 65535, and the name says 3"},
   };
   for (const bad& b : sets) {

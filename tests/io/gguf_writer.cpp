@@ -248,6 +248,7 @@ TEST_CASE("gguf_writer: what no GGUF file can hold is refused when it is added")
   REQUIRE(declare({1LL << 32, 1LL << 32}, 0, 0) == errc::bad_shape);
   REQUIRE(declare({1LL << 62}, 0, 0) == errc::bad_shape);
   REQUIRE(declare({4}, 0, 15) == errc::bad_shape);
+  REQUIRE(declare({4}, 0, 17) == errc::bad_shape);
   REQUIRE(declare({31}, 8, 34) == errc::bad_shape);
   REQUIRE(declare({4}, 999, -1) == errc::bad_shape);
   REQUIRE(declare({4}, 999, std::numeric_limits<index_t>::max()) == errc::bad_shape);

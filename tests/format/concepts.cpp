@@ -97,6 +97,13 @@ TEST_CASE("nearest_beside finds the nearest code from a guess one beside it") {
   check_guesses<iq4_nl>(15);
 }
 
+TEST_CASE("nearest_beside goes to code 0 where all values are equal") {
+  const q4_0::params zero{half::from_bits(0)};
+  for (int guess = 0; guess < 16; ++guess) {
+    CHECK(nearest_beside<q4_0>(guess, 1.0F, 0, zero, 15) == 0);
+  }
+}
+
 TEST_CASE("code blocks are equal when every code is") {
   code_block<32> a{};
   for (int i = 0; i < 32; ++i) a[i] = static_cast<std::uint8_t>(7 * i);

@@ -6,7 +6,6 @@ behind.
 usage: command_line.py --programs FOLDER --data FOLDER
 """
 
-import argparse
 import os
 import re
 import resource
@@ -17,21 +16,11 @@ import sys
 import tempfile
 import time
 
-failures = 0
-
-
-def check(condition, message):
-    global failures
-    if not condition:
-        failures += 1
-        print(f"FAILED: {message}")
+from checks import arguments, check, exit_status
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--programs", required=True)
-    parser.add_argument("--data", required=True)
-    args = parser.parse_args()
+    args = arguments()
     programs = os.path.abspath(args.programs)
     data = os.path.abspath(args.data)
     gguf = os.path.join(data, "model-f16.gguf")
@@ -281,8 +270,7 @@ def main():
         done = subprocess.run([os.path.join(programs, program), "--help"], capture_output=True)
         check(done.returncode == 0 and b"Usage" in done.stdout and not done.stderr,
               f"{program} --help")
-    print(f"{count} command lines refused" + ("; failed" if failures else "; passed"))
-    return 1 if failures else 0
+    return exit_status(f"{count} command lines refused; ")
 
 
 if __name__ == "__main__":

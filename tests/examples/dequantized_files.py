@@ -6,7 +6,6 @@ whole, in shards and from shards.
 usage: dequantized_files.py --programs FOLDER --data FOLDER
 """
 
-import argparse
 import json
 import os
 import struct
@@ -14,16 +13,8 @@ import subprocess
 import sys
 import tempfile
 
-from quantized_files import read_gguf
-
-failures = 0
-
-
-def check(condition, message):
-    global failures
-    if not condition:
-        failures += 1
-        print(f"FAILED: {message}")
+from checks import arguments, check, exit_status
+from gguf_reader import read_gguf
 
 
 def read_safetensors(path):
@@ -74,10 +65,7 @@ def widened(data, dtype):
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--programs", required=True)
-    parser.add_argument("--data", required=True)
-    args = parser.parse_args()
+    args = arguments()
     args.programs, args.data = os.path.abspath(args.programs), os.path.abspath(args.data)
     source = os.path.join(args.data, "model-f16.gguf")
     original_metadata, original = read_gguf(source)
@@ -185,8 +173,7 @@ def main():
         check(scores[0] == scores[1], f"the same perplexity from shards: {scores}")
         check(abs(scores[2] / scores[0] - 1) < 1e-4, f"the same perplexity as floats: {scores}")
 
-    print("failed" if failures else "passed")
-    return 1 if failures else 0
+    return exit_status()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ or not, so a run under the limit proves the bound for every moment of it. Mapped
 usage: quantize_memory.py --programs FOLDER --data FOLDER
 """
 
-import argparse
 import os
 import resource
 import struct
@@ -16,18 +15,11 @@ import subprocess
 import sys
 import tempfile
 
-from quantized_files import TYPES, read_gguf
+from checks import arguments, check, exit_status
+from gguf_reader import TYPES, read_gguf
 
-failures = 0
 SPARE = 32 << 20
 STACK = 1 << 20  # of a thread; counted too
-
-
-def check(condition, message):
-    global failures
-    if not condition:
-        failures += 1
-        print(f"FAILED: {message}")
 
 
 def write_large(path, tensors, rows, cols):
@@ -43,10 +35,7 @@ def write_large(path, tensors, rows, cols):
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--programs", required=True)
-    parser.add_argument("--data", required=True)
-    args = parser.parse_args()
+    args = arguments()
     program = os.path.join(args.programs, "quantize")
     source = os.path.join(args.data, "model-f16.gguf")
 
@@ -88,8 +77,7 @@ def main():
         done = run([large, target, "-f", "q8_0", "--threads", "2"], 6 << 20)
         check(done.returncode == 1 and b"memory" in done.stderr, f"a limit of 6 MB: {done.stderr!r}")
 
-    print("failed" if failures else "passed")
-    return 1 if failures else 0
+    return exit_status()
 
 
 if __name__ == "__main__":

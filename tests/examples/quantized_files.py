@@ -6,86 +6,19 @@ becomes the bundled F16 file tensor by tensor.
 usage: quantized_files.py --programs FOLDER --data FOLDER
 """
 
-import argparse
 import hashlib
 import json
 import os
-import struct
 import subprocess
 import sys
 import tempfile
 
-failures = 0
-
-
-def check(condition, message):
-    global failures
-    if not condition:
-        failures += 1
-        print(f"FAILED: {message}")
-
-
-# Block size and bytes of the tensor types used here. Source: ggml's table of types.
-TYPES = {0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34),
-         10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210),
-         20: (32, 18), 23: (256, 136), 30: (1, 2), 39: (32, 17)}
-SCALARS = ["B", "b", "H", "h", "I", "i", "f", "?", None, None, "Q", "q", "d"]
-
-
-def read_gguf(path):
-    """Metadata, and name -> (dims, type, bytes); a reader of its own, apart from the library's."""
-    with open(path, "rb") as file:
-        data = file.read()
-    at = 4
-
-    def scalar(code):
-        nonlocal at
-        (value,) = struct.unpack_from("<" + code, data, at)
-        at += struct.calcsize("<" + code)
-        return value
-
-    def string():
-        nonlocal at
-        length = scalar("Q")
-        at += length
-        return data[at - length:at]
-
-    def value(kind):
-        if kind == 8:
-            return string()
-        if kind == 9:
-            element, count = scalar("I"), scalar("Q")
-            return [value(element) for _ in range(count)]
-        return scalar(SCALARS[kind])
-
-    assert data[:4] == b"GGUF" and scalar("I") == 3
-    tensor_count, key_count = scalar("Q"), scalar("Q")
-    metadata = {}
-    for _ in range(key_count):
-        key = string().decode()
-        metadata[key] = value(scalar("I"))
-    infos = []
-    for _ in range(tensor_count):
-        name = string().decode()
-        dims = [scalar("Q") for _ in range(scalar("I"))]
-        infos.append((name, dims, scalar("I"), scalar("Q")))
-    start = (at + 31) // 32 * 32
-    tensors = {}
-    for name, dims, kind, offset in infos:
-        size = 1
-        for extent in dims:
-            size *= extent
-        weights, stored = TYPES[kind]
-        begin = start + offset
-        tensors[name] = (dims, kind, data[begin:begin + size // weights * stored])
-    return metadata, tensors
+from checks import arguments, check, exit_status
+from gguf_reader import read_gguf
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--programs", required=True)
-    parser.add_argument("--data", required=True)
-    args = parser.parse_args()
+    args = arguments()
     quantize = os.path.join(args.programs, "quantize")
     source = os.path.join(args.data, "model-f16.gguf")
 
@@ -185,8 +118,7 @@ def main():
                                      check=True, capture_output=True)
             check(json.loads(listing.stdout)["weights"] == 4196608, f"inspect counts {given}")
 
-    print("failed" if failures else "passed")
-    return 1 if failures else 0
+    return exit_status()
 
 
 if __name__ == "__main__":

@@ -653,11 +653,12 @@ TEST_CASE("round_affine and round_symmetric round to even, limit, and leave code
 TEST_CASE("range_of is the least and the largest, of zeros the first, of NaNs none") {
   std::mt19937_64 generator(20);
   for (int k = 0; k < 3000; ++k) {
-    // Few distinct values, so that zeros of both signs meet as ends of the range.
+    // Few distinct values, so that zeros of both signs meet as ends of the range, or none is in it.
     const float values[] = {0.0F, -0.0F, 1.5F, -2.0F, quiet_nan, infinity};
-    const std::size_t distinct = 2 + generator() % 5;
+    const std::size_t end = 2 + generator() % 5;
+    const std::size_t first = generator() % end;
     float x[32];
-    for (float& v : x) v = values[generator() % distinct];
+    for (float& v : x) v = values[first + generator() % (end - first)];
     float low = std::numeric_limits<float>::max();
     float high = -low;
     for (const float v : x) {

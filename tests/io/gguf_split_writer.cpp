@@ -52,9 +52,13 @@ std::vector<std::string> sorted_names(const std::string& directory) {
 }
 
 // The tensors of each shard for sizes in bytes.
-std::vector<std::size_t> shards_of(const std::vector<index_t>& sizes, gguf::split_options options) {
+std::vector<std::size_t> shards_of(const std::vector<index_t>& sizes, gguf::split_options options,
+                                   index_t alignment = gguf::default_alignment) {
   const scratch_directory scratch;
   gguf::split_writer out(scratch.file("m.gguf"), options);
+  if (alignment != gguf::default_alignment) {
+    out.metadata("general.alignment", static_cast<std::uint32_t>(alignment));
+  }
   for (std::size_t i = 0; i < sizes.size(); ++i) {
     out.declare("t" + std::to_string(i), std::span(&sizes[i], 1), i8, sizes[i]);
   }
@@ -126,6 +130,13 @@ TEST_CASE("gguf_split_writer: shards end where llama.cpp's end") {
   REQUIRE(shards_of(sizes, {.max_shard_bytes = 128, .max_shard_tensors = 2}) ==
           counts{2, 2, 1, 2, 1});
   REQUIRE(shards_of({}, {.max_shard_tensors = 4}) == counts{0});
+}
+
+TEST_CASE("gguf_split_writer: the bytes of a shard count the padding of the model's alignment") {
+  using counts = std::vector<std::size_t>;
+  const std::vector<index_t> sizes = {64, 32, 1, 33, 200, 10, 0, 54};
+  REQUIRE(shards_of(sizes, {.max_shard_bytes = 128}, 64) == counts{2, 2, 1, 3});
+  REQUIRE(shards_of(sizes, {.max_shard_bytes = 112}, 16) == counts{3, 1, 1, 3});
 }
 
 TEST_CASE("gguf_split_writer: the first shard has the model's keys, all have those of the split") {

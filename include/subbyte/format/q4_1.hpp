@@ -113,25 +113,14 @@ struct q4_1 {
 
   /// encode_ref of `count` <= encode_ref_batch consecutive blocks, with importance in the time of
   /// one.
-  static constexpr int encode_ref_batch = 8;
+  static constexpr int encode_ref_batch = affine_batch;
   template <class Arch>
   static void encode_ref_blocks(const float* w, const float* importance, float row_mean_square,
                                 int count, q4_1* out) noexcept {
     if (importance == nullptr) {
       for (int b = 0; b < count; ++b) out[b] = encode_ref<Arch>(w + 32 * b, nullptr, 0);
-      return;
-    }
-    float x[256] = {};
-    float weight[256] = {};
-    for (int i = 0; i < 32 * count; ++i) x[i] = w[i];
-    energy_weights<Arch>(32 * count, w, importance, row_mean_square, weight);
-    code_block<256> c;
-    affine_scale found[8];
-    search_affine<Arch, 32>(15, x, weight, {-0.9F, 0.05F, 36, false}, c.code, found);
-    for (int b = 0; b < count; ++b) {
-      codes own;
-      for (int i = 0; i < 32; ++i) own[i] = c[32 * b + i];
-      out[b] = join({half::nearest(found[b].scale), half::nearest(-found[b].minimum)}, own);
+    } else {
+      encode_affine_blocks<q4_1, Arch>(15, w, importance, row_mean_square, count, out);
     }
   }
 };

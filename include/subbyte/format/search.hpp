@@ -5,13 +5,15 @@
 /// Numerics  every function here is defined operation by operation: sums run in element order in
 ///           fp32 and no product is fused with an addition, so the results are the same bits on
 ///           every compiler, flag and CPU. That is why products pass through unfused() or
-///           unfuse_group(), and why sums are loops of their own: only those cannot be vectorised.
+///           unfuse_group(), and why lanes hold different sums and not parts of one
+///           (docs/decisions/008).
 /// Source    ggml src/ggml-quants.c: make_qx_quants, make_q3_quants, make_qkx2_quants,
 ///           make_qkx3_quants, make_qp_quants (what they compute; the code here is our own).
 #pragma once
 
 #include "subbyte/core/arch.hpp"
 #include "subbyte/num/float_lanes.hpp"
+#include "subbyte/num/half.hpp"
 #include "subbyte/num/rounding.hpp"
 
 namespace subbyte {
@@ -35,55 +37,20 @@ SUBBYTE_INLINE void unfuse_group(float (&products)[max_search_group]) noexcept {
   return bit_cast<float>(bit_cast<std::uint32_t>(value) & 0x7FFFFFFFU);
 }
 
-/// The element of largest magnitude with its sign, the first one on ties; 0 when all are 0 or NaN.
-template <class Arch>
-[[nodiscard]] float signed_extreme(const float* x, int n) noexcept {
-  float low = 0;
-  float high = 0;
-  int i = 0;
-  if (n >= 8) {
-    using lanes = float_lanes<Arch, 8>;
-    lanes lowest = lanes::broadcast(0);
-    lanes highest = lowest;
-    for (; i + 8 <= n; i += 8) {
-      const lanes v = lanes::load(x + i);
-      lowest = select(v < lowest, v, lowest);
-      highest = select(v > highest, v, highest);
-    }
-    float lows[8];
-    float highs[8];
-    lowest.store(lows);
-    highest.store(highs);
-    for (int k = 0; k < 8; ++k) {
-      low = lows[k] < low ? lows[k] : low;
-      high = highs[k] > high ? highs[k] : high;
-    }
-  }
-  for (; i < n; ++i) {
-    low = x[i] < low ? x[i] : low;
-    high = x[i] > high ? x[i] : high;
-  }
-  if (high != -low) return high > -low ? high : low;
-  for (i = 0; i < n && high != 0; ++i) {
-    if (magnitude(x[i]) == high) return x[i];
-  }
-  return 0;
-}
-
 /// The ends of an interval.
 struct closed_interval {
   float low;
   float high;
 };
 
-/// The least and the largest of 32 weights; of zeros the first one, of NaNs none.
+/// The interval, made to hold n weights; NaNs change nothing. Which zero is an end is unspecified.
 template <class Arch>
-[[nodiscard]] closed_interval range_of(const float* x) noexcept {
-  constexpr float max_float = 3.40282347e+38F;
+[[nodiscard]] closed_interval extended(closed_interval range, const float* x, int n) noexcept {
   using lanes = float_lanes<Arch, 8>;
-  lanes lowest = lanes::broadcast(max_float);
-  lanes highest = lanes::broadcast(-max_float);
-  for (int i = 0; i < 32; i += 8) {
+  lanes lowest = lanes::broadcast(range.low);
+  lanes highest = lanes::broadcast(range.high);
+  int i = 0;
+  for (; i + 8 <= n; i += 8) {
     const lanes v = lanes::load(x + i);
     lowest = select(v < lowest, v, lowest);
     highest = select(v > highest, v, highest);
@@ -92,11 +59,33 @@ template <class Arch>
   float highs[8];
   lowest.store(lows);
   highest.store(highs);
-  closed_interval range{lows[0], highs[0]};
-  for (int k = 1; k < 8; ++k) {
+  for (int k = 0; k < 8; ++k) {
     range.low = lows[k] < range.low ? lows[k] : range.low;
     range.high = highs[k] > range.high ? highs[k] : range.high;
   }
+  for (; i < n; ++i) {
+    range.low = x[i] < range.low ? x[i] : range.low;
+    range.high = x[i] > range.high ? x[i] : range.high;
+  }
+  return range;
+}
+
+/// The element of largest magnitude with its sign, the first one on ties; 0 when all are 0 or NaN.
+template <class Arch>
+[[nodiscard]] float signed_extreme(const float* x, int n) noexcept {
+  const auto [low, high] = extended<Arch>({0, 0}, x, n);
+  if (high != -low) return high > -low ? high : low;
+  for (int i = 0; i < n && high != 0; ++i) {
+    if (magnitude(x[i]) == high) return x[i];
+  }
+  return 0;
+}
+
+/// The least and the largest of 32 weights; of zeros the first one, of NaNs none.
+template <class Arch>
+[[nodiscard]] closed_interval range_of(const float* x) noexcept {
+  constexpr float max_float = 3.40282347e+38F;
+  closed_interval range = extended<Arch>({max_float, -max_float}, x, 32);
   // The lanes do not know which zero came first, and its sign is stored.
   for (int i = 31; i >= 0 && range.low == 0; --i) {
     if (x[i] == 0) range.low = x[i];
@@ -365,6 +354,28 @@ void search_affine(int last, const float* x, const float* weight,
     }
   }
   for (int g = 0; g < G; ++g) found[g] = {is_constant[g] != 0 ? 0.0F : scales[g], -lows[g]};
+}
+
+/// The most blocks that encode_affine_blocks takes.
+inline constexpr int affine_batch = 8;
+
+/// With importance, the reference encoder of formats with 32 weights, a scale and a minimum:
+/// consecutive blocks of F, codes in [0, last], in the time of one.
+template <class F, class Arch>
+void encode_affine_blocks(int last, const float* w, const float* importance, float row_mean_square,
+                          int count, F* out) noexcept {
+  float x[32 * affine_batch] = {};
+  float weight[32 * affine_batch] = {};
+  for (int i = 0; i < 32 * count; ++i) x[i] = w[i];
+  energy_weights<Arch>(32 * count, w, importance, row_mean_square, weight);
+  std::uint8_t codes[32 * affine_batch];
+  affine_scale found[affine_batch];
+  search_affine<Arch, 32>(last, x, weight, {-0.9F, 0.05F, 36, false}, codes, found);
+  for (int b = 0; b < count; ++b) {
+    typename F::codes own;
+    for (int i = 0; i < 32; ++i) own[i] = codes[32 * b + i];
+    out[b] = F::join({half::nearest(found[b].scale), half::nearest(-found[b].minimum)}, own);
+  }
 }
 
 /// x[i] ~ scale * codes[i] for x[i] >= 0, codes in [0, last]: the best of nine scales by weighted

@@ -2,9 +2,8 @@
 /// GGUF files, versions 2 and 3: a reader that maps the file, checks all of it, and copies nothing.
 #pragma once
 
-#include <algorithm>  // std::sort, std::lower_bound: names
-#include <cstring>    // std::memcmp
-#include <iterator>   // iterator tags
+#include <cstring>   // std::memcmp
+#include <iterator>  // iterator tags
 #include <limits>
 #include <optional>
 #include <span>
@@ -19,6 +18,7 @@
 #include "subbyte/io/bounds.hpp"
 #include "subbyte/io/diagnostics.hpp"
 #include "subbyte/io/mapped_file.hpp"
+#include "subbyte/io/name_index.hpp"
 #include "subbyte/matrix/block_matrix.hpp"
 
 namespace subbyte {
@@ -612,7 +612,7 @@ class basic_file {
   [[nodiscard]] std::span<const metadata_entry> metadata() const noexcept { return metadata_; }
   /// The entry of a key, or null. O(log n).
   [[nodiscard]] const metadata_entry* find(std::string_view key) const noexcept {
-    return lookup(metadata_, keys_, key);
+    return keys_.find(metadata_, key, [](const metadata_entry& e) { return label(e); });
   }
   /// The value of a key as T (see metadata_entry::try_get). Throws  not_found, bad_metadata.
   template <class T>
@@ -632,7 +632,7 @@ class basic_file {
   [[nodiscard]] std::span<const basic_tensor<Arch>> tensors() const noexcept { return tensors_; }
   /// The tensor of that name, or null. O(log n).
   [[nodiscard]] const basic_tensor<Arch>* find_tensor(std::string_view name) const noexcept {
-    return lookup(tensors_, names_, name);
+    return names_.find(tensors_, name, [](const basic_tensor<Arch>& t) { return label(t); });
   }
   /// The tensor of that name. Throws  not_found.
   [[nodiscard]] const basic_tensor<Arch>& tensor(std::string_view name) const {
@@ -656,30 +656,11 @@ class basic_file {
   }
 
   template <class T>
-  [[nodiscard]] static const T* lookup(const std::vector<T>& items,
-                                       const std::vector<index_t>& sorted,
-                                       std::string_view wanted) noexcept {
-    const auto at = std::lower_bound(sorted.begin(), sorted.end(), wanted,
-                                     [&](index_t i, std::string_view text) {
-                                       return label(items[static_cast<std::size_t>(i)]) < text;
-                                     });
-    if (at == sorted.end()) return nullptr;
-    const T& found = items[static_cast<std::size_t>(*at)];
-    return label(found) == wanted ? &found : nullptr;
-  }
-
-  template <class T>
-  void index(const std::vector<T>& items, std::vector<index_t>& sorted, const char* what) const {
-    sorted.resize(items.size());
-    for (std::size_t i = 0; i < items.size(); ++i) sorted[i] = static_cast<index_t>(i);
-    std::sort(sorted.begin(), sorted.end(), [&](index_t a, index_t b) {
-      return label(items[static_cast<std::size_t>(a)]) < label(items[static_cast<std::size_t>(b)]);
-    });
-    for (std::size_t i = 1; i < sorted.size(); ++i) {
-      const std::string_view one = label(items[static_cast<std::size_t>(sorted[i])]);
-      if (one == label(items[static_cast<std::size_t>(sorted[i - 1])])) {
-        fail(errc::bad_metadata, std::string(what) + " " + printable<Arch>(one) + " occurs twice");
-      }
+  void index(const std::vector<T>& items, basic_name_index<Arch>& names, const char* what) const {
+    const auto twice = names.assign(items, [](const T& item) { return label(item); });
+    if (twice) {
+      const std::string_view name = label(items[static_cast<std::size_t>(twice->first)]);
+      fail(errc::bad_metadata, std::string(what) + " " + printable<Arch>(name) + " occurs twice");
     }
   }
 
@@ -944,8 +925,8 @@ class basic_file {
   index_t data_offset_ = 0;
   std::vector<metadata_entry> metadata_;
   std::vector<basic_tensor<Arch>> tensors_;
-  std::vector<index_t> keys_;   // positions in metadata_, by key
-  std::vector<index_t> names_;  // positions in tensors_, by name
+  basic_name_index<Arch> keys_;   // of metadata_
+  basic_name_index<Arch> names_;  // of tensors_
 };
 
 using tensor = basic_tensor<arch::native>;

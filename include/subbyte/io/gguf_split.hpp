@@ -5,7 +5,6 @@
 
 #include <sys/stat.h>  // stat: is a shard there
 
-#include <algorithm>  // std::sort, std::lower_bound
 #include <cerrno>
 #include <cstdio>  // std::snprintf
 #include <optional>
@@ -16,6 +15,7 @@
 #include <vector>
 
 #include "subbyte/io/gguf.hpp"
+#include "subbyte/io/name_index.hpp"
 
 namespace subbyte {
 inline namespace SUBBYTE_ABI {
@@ -165,11 +165,7 @@ class basic_split_file {
   [[nodiscard]] std::span<const basic_tensor<Arch>> tensors() const noexcept { return tensors_; }
   /// The tensor of that name in any shard, or null. O(log n).
   [[nodiscard]] const basic_tensor<Arch>* find_tensor(std::string_view name) const noexcept {
-    const auto at =
-        std::lower_bound(sorted_.begin(), sorted_.end(), name,
-                         [&](index_t i, std::string_view text) { return name_of(i) < text; });
-    if (at == sorted_.end() || name_of(*at) != name) return nullptr;
-    return &tensors_[static_cast<std::size_t>(*at)];
+    return names_.find(tensors_, name, tensor_name);
   }
   /// The tensor of that name. Throws  not_found.
   [[nodiscard]] const basic_tensor<Arch>& tensor(std::string_view name) const {
@@ -181,8 +177,8 @@ class basic_split_file {
   }
 
  private:
-  [[nodiscard]] std::string_view name_of(index_t i) const noexcept {
-    return tensors_[static_cast<std::size_t>(i)].name();
+  [[nodiscard]] static std::string_view tensor_name(const basic_tensor<Arch>& t) noexcept {
+    return t.name();
   }
 
   [[nodiscard]] static index_t claimed_count(const basic_file<Arch>& shard) {
@@ -237,17 +233,12 @@ class basic_split_file {
         }
       }
     }
-    sorted_.resize(tensors_.size());
-    for (std::size_t i = 0; i < sorted_.size(); ++i) sorted_[i] = static_cast<index_t>(i);
-    std::sort(sorted_.begin(), sorted_.end(), [&](index_t a, index_t b) {
-      return name_of(a) != name_of(b) ? name_of(a) < name_of(b) : a < b;
-    });
-    for (std::size_t i = 1; i < sorted_.size(); ++i) {
-      if (name_of(sorted_[i]) == name_of(sorted_[i - 1])) {
-        throw_error(errc::bad_metadata, shard_of(sorted_[i]).name(),
-                    "tensor " + printable<Arch>(name_of(sorted_[i])) + " is in " +
-                        shard_of(sorted_[i - 1]).name() + " too");
-      }
+    const auto twice = names_.assign(tensors_, tensor_name);
+    if (twice) {
+      const std::string_view name = tensors_[static_cast<std::size_t>(twice->first)].name();
+      throw_error(
+          errc::bad_metadata, shard_of(twice->second).name(),
+          "tensor " + printable<Arch>(name) + " is in " + shard_of(twice->first).name() + " too");
     }
   }
 
@@ -263,7 +254,7 @@ class basic_split_file {
   std::string name_;
   std::vector<basic_file<Arch>> shards_;
   std::vector<basic_tensor<Arch>> tensors_;
-  std::vector<index_t> sorted_;  // positions in tensors_, by name
+  basic_name_index<Arch> names_;  // of tensors_
 };
 
 using split_file = basic_split_file<arch::native>;

@@ -21,7 +21,8 @@ namespace gguf {
 /// Where shards end; as the options of llama.cpp's gguf-split. All zero: one file, not split.
 struct split_options {
   /// The tensors of a shard take at most this many bytes, padding included and the header not; a
-  /// larger tensor gets its own shard. 0: no limit.
+  /// larger tensor gets its own shard. 0: no limit. (gguf-split counts padding to 32 whatever
+  /// general.alignment says; the shards of other alignments may end elsewhere.)
   index_t max_shard_bytes = 0;
   /// 0: no limit.
   index_t max_shard_tensors = 0;

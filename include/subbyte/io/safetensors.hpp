@@ -5,7 +5,7 @@
 
 #include <sys/stat.h>  // stat: is the path a directory
 
-#include <algorithm>  // std::sort, std::lower_bound
+#include <algorithm>  // std::sort
 #include <limits>
 #include <optional>
 #include <span>
@@ -19,6 +19,7 @@
 #include "subbyte/io/diagnostics.hpp"
 #include "subbyte/io/json_header.hpp"
 #include "subbyte/io/mapped_file.hpp"
+#include "subbyte/io/name_index.hpp"
 #include "subbyte/num/bfloat16.hpp"
 #include "subbyte/num/e8m0.hpp"
 #include "subbyte/num/half.hpp"
@@ -546,11 +547,7 @@ class basic_file {
   [[nodiscard]] std::span<const basic_tensor<Arch>> tensors() const noexcept { return tensors_; }
   /// The tensor of that name, or null. O(log n).
   [[nodiscard]] const basic_tensor<Arch>* find_tensor(std::string_view name) const noexcept {
-    const auto at =
-        std::lower_bound(names_.begin(), names_.end(), name,
-                         [&](index_t i, std::string_view text) { return name_of(i) < text; });
-    if (at == names_.end() || name_of(*at) != name) return nullptr;
-    return &tensors_[static_cast<std::size_t>(*at)];
+    return names_.find(tensors_, name, tensor_name);
   }
   /// The tensor of that name. Throws  not_found.
   [[nodiscard]] const basic_tensor<Arch>& tensor(std::string_view name) const {
@@ -570,8 +567,8 @@ class basic_file {
   };
   using reader = detail::header_reader<Arch>;
 
-  [[nodiscard]] std::string_view name_of(index_t i) const noexcept {
-    return tensors_[static_cast<std::size_t>(i)].name();
+  [[nodiscard]] static std::string_view tensor_name(const basic_tensor<Arch>& t) noexcept {
+    return t.name();
   }
   [[nodiscard]] static bool ends_with(std::string_view text, std::string_view end) noexcept {
     return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;
@@ -735,15 +732,11 @@ class basic_file {
   }
 
   void index() {
-    names_.resize(tensors_.size());
-    for (std::size_t i = 0; i < names_.size(); ++i) names_[i] = static_cast<index_t>(i);
-    std::sort(names_.begin(), names_.end(),
-              [&](index_t a, index_t b) { return name_of(a) < name_of(b); });
-    for (std::size_t i = 1; i < names_.size(); ++i) {
-      if (name_of(names_[i]) == name_of(names_[i - 1])) {
-        throw_error(errc::bad_metadata, name_,
-                    "tensor " + printable<Arch>(name_of(names_[i])) + " is in two shards");
-      }
+    const auto twice = names_.assign(tensors_, tensor_name);
+    if (twice) {
+      const std::string_view name = tensors_[static_cast<std::size_t>(twice->first)].name();
+      throw_error(errc::bad_metadata, name_,
+                  "tensor " + printable<Arch>(name) + " is in two shards");
     }
   }
 
@@ -751,7 +744,7 @@ class basic_file {
   std::vector<shard> shards_;
   std::vector<basic_tensor<Arch>> tensors_;
   std::vector<metadata_entry> metadata_;
-  std::vector<index_t> names_;  // positions in tensors_, by name
+  basic_name_index<Arch> names_;  // of tensors_
   index_t size_bytes_ = 0;
 };
 

@@ -28,13 +28,12 @@ struct lane_register {
 
 }  // namespace detail
 
-/// How many lanes hold `n` values on Arch: n rounded up to whole registers.
+/// How many lanes hold `n` values on Arch: n rounded up to whole registers, or n below one.
 template <class Arch, int n>
-inline constexpr int lanes_for =
-    n < detail::register_lanes<Arch>
-        ? n
-        : (n + detail::register_lanes<Arch> - 1) /
-              detail::register_lanes<Arch>* detail::register_lanes<Arch>;
+inline constexpr int lanes_for = [] {
+  constexpr int size = detail::register_lanes<Arch>;
+  return n < size ? n : (n + size - 1) / size * size;
+}();
 
 /// N 32-bit integers; comparisons give lanes of 0 and -1.
 ///

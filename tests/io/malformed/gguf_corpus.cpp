@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "subbyte/io/gguf.hpp"
+#include "support/corpus.hpp"
 #include "support/files.hpp"
 #include "support/gguf_bytes.hpp"
 #include "support/gguf_walk.hpp"
@@ -14,6 +15,10 @@ namespace gguf = subbyte::gguf;
 using test_support::byte_string;
 using test_support::bytes;
 using test_support::gguf_walk;
+using test_support::judge_change;
+using test_support::judge_cut;
+using test_support::require_no_flaw;
+using test_support::sample;
 using test_support::verdicts;
 using namespace test_support::gguf_bytes;
 
@@ -21,13 +26,6 @@ namespace {
 
 // The reader's stated bound.
 std::size_t memory_allowed(std::size_t header_bytes) { return 16 * header_bytes + 8192; }
-
-struct sample {
-  std::string name;
-  bytes content;
-  std::size_t header_bytes;
-  bool has_data = true;
-};
 
 // Every value type alone and as an array, the alignment, and tensors of every kind: without
 // dimensions, of 1 to 4 dimensions, empty, of a type that is not known, without padding at the end.
@@ -93,34 +91,9 @@ void judge(verdicts& results, std::span<const std::uint8_t> content, const sampl
       [&] { return s.name + ", " + what; });
 }
 
-// A copy of exactly that size, so that a read behind its end is one behind a heap block.
-void judge_cut(verdicts& results, const sample& s, std::size_t length) {
-  const bytes cut(s.content.begin(), s.content.begin() + static_cast<std::ptrdiff_t>(length));
-  judge(results, cut, s, "cut after " + std::to_string(length) + " bytes");
-}
-
-// Changes one byte of s.content and restores it.
-void judge_change(verdicts& results, sample& s, std::size_t at, std::uint8_t value) {
-  const std::uint8_t original = s.content[at];
-  if (value == original) return;
-  s.content[at] = value;
-  judge(results, s.content, s, "byte " + std::to_string(at) + " = " + std::to_string(value));
-  s.content[at] = original;
-}
-
-void require_no_flaw(const verdicts& results) {
-  INFO(results.first_flaw);
-  REQUIRE(results.flaws == 0);
-}
-
-// Four changes that differ from byte to byte: one bit, all zero, all one, and any value.
+// The fourth change: all one.
 void judge_four_changes(verdicts& results, sample& s, std::size_t at) {
-  const std::uint8_t original = s.content[at];
-  judge_change(results, s, at, static_cast<std::uint8_t>(original ^ (1U << (at % 8))));
-  judge_change(results, s, at, 0);
-  judge_change(results, s, at, 0xFF);
-  const std::uint64_t mixed = (at + 1) * 0x9E3779B97F4A7C15U;
-  judge_change(results, s, at, static_cast<std::uint8_t>(mixed >> 56));
+  test_support::judge_four_changes(judge, results, s, at, 0xFF);
 }
 
 sample bundled_model() {
@@ -152,7 +125,7 @@ TEST_CASE("gguf corpus: small files cut at every byte are refused, or lack paddi
     for (std::size_t length = 0; length < s.content.size(); ++length) {
       if (length > 2 * s.header_bytes && length + 64 < s.content.size() && length % 61 != 0)
         continue;
-      judge_cut(results, s, length);
+      judge_cut(judge, results, s, length);
     }
   }
   require_no_flaw(results);
@@ -165,7 +138,7 @@ TEST_CASE("gguf corpus: a file of every kind with every header byte changed to e
   sample s = every_kind();
   for (std::size_t at = 0; at < s.header_bytes; ++at) {
     for (int value = 0; value < 256; ++value) {
-      judge_change(results, s, at, static_cast<std::uint8_t>(value));
+      judge_change(judge, results, s, at, static_cast<std::uint8_t>(value));
     }
   }
   require_no_flaw(results);
@@ -178,7 +151,7 @@ TEST_CASE("gguf corpus: small files with every header byte changed to every valu
   for (sample& s : small_files()) {
     for (std::size_t at = 0; at < s.header_bytes; ++at) {
       for (int value = 0; value < 256; ++value) {
-        judge_change(results, s, at, static_cast<std::uint8_t>(value));
+        judge_change(judge, results, s, at, static_cast<std::uint8_t>(value));
       }
     }
   }
@@ -203,7 +176,7 @@ TEST_CASE("gguf corpus: the bundled model, at a sample of its header's bytes") {
   verdicts results;
   // The strides are coprime to the 8 bytes of a length and to the tokens' usual sizes.
   for (std::size_t length = 0; length < s.header_bytes; length += 97) {
-    judge_cut(results, s, length);
+    judge_cut(judge, results, s, length);
   }
   REQUIRE(results.accepted == 0);
   for (std::size_t at = 0; at < s.header_bytes;
@@ -218,7 +191,8 @@ TEST_CASE("gguf corpus: the bundled model, at a sample of its header's bytes") {
 TEST_CASE("gguf corpus: the bundled model cut and changed at every byte of its header", "[.slow]") {
   sample s = bundled_model();
   verdicts results;
-  for (std::size_t length = 0; length < s.header_bytes; ++length) judge_cut(results, s, length);
+  for (std::size_t length = 0; length < s.header_bytes; ++length)
+    judge_cut(judge, results, s, length);
   REQUIRE(results.accepted == 0);
   for (std::size_t at = 0; at < s.header_bytes; ++at) judge_four_changes(results, s, at);
   require_no_flaw(results);

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "subbyte/io/safetensors.hpp"
+#include "support/corpus.hpp"
 #include "support/files.hpp"
 #include "support/safetensors_walk.hpp"
 #include "support/verdicts.hpp"
@@ -13,7 +14,11 @@ namespace safetensors = subbyte::safetensors;
 using test_support::byte_string;
 using test_support::bytes;
 using test_support::error_of;
+using test_support::judge_change;
+using test_support::judge_cut;
+using test_support::require_no_flaw;
 using test_support::safetensors_walk;
+using test_support::sample;
 using test_support::scratch_directory;
 using test_support::verdicts;
 
@@ -21,12 +26,6 @@ namespace {
 
 // The reader's stated bound.
 std::size_t memory_allowed(std::size_t header_bytes) { return 32 * header_bytes + 16384; }
-
-struct sample {
-  std::string name;
-  bytes content;
-  std::size_t header_bytes;  // with the length in front
-};
 
 sample of_header(std::string name, const std::string& header, std::size_t data_bytes) {
   byte_string b;
@@ -75,42 +74,17 @@ void judge(verdicts& results, std::span<const std::uint8_t> content, const sampl
       [&] { return s.name + ", " + what; });
 }
 
-// A copy of exactly that size, so that a read behind its end is one behind a heap block.
-void judge_cut(verdicts& results, const sample& s, std::size_t length) {
-  const bytes cut(s.content.begin(), s.content.begin() + static_cast<std::ptrdiff_t>(length));
-  judge(results, cut, s, "cut after " + std::to_string(length) + " bytes");
-}
-
-// Changes one byte of s.content and restores it.
-void judge_change(verdicts& results, sample& s, std::size_t at, std::uint8_t value) {
-  const std::uint8_t original = s.content[at];
-  if (value == original) return;
-  s.content[at] = value;
-  judge(results, s.content, s, "byte " + std::to_string(at) + " = " + std::to_string(value));
-  s.content[at] = original;
-}
-
-// Four changes that differ from byte to byte: one bit, another digit, no text, and any value.
+// The fourth change: another digit.
 void judge_four_changes(verdicts& results, sample& s, std::size_t at) {
-  const std::uint8_t original = s.content[at];
-  judge_change(results, s, at, static_cast<std::uint8_t>(original ^ (1U << (at % 8))));
-  judge_change(results, s, at, static_cast<std::uint8_t>('0' + at % 10));
-  judge_change(results, s, at, 0);
-  const std::uint64_t mixed = (at + 1) * 0x9E3779B97F4A7C15U;
-  judge_change(results, s, at, static_cast<std::uint8_t>(mixed >> 56));
+  test_support::judge_four_changes(judge, results, s, at, static_cast<std::uint8_t>('0' + at % 10));
 }
 
 void judge_all_changes(verdicts& results, sample& s) {
   for (std::size_t at = 0; at < s.header_bytes; ++at) {
     for (int value = 0; value < 256; ++value) {
-      judge_change(results, s, at, static_cast<std::uint8_t>(value));
+      judge_change(judge, results, s, at, static_cast<std::uint8_t>(value));
     }
   }
-}
-
-void require_no_flaw(const verdicts& results) {
-  INFO(results.first_flaw);
-  REQUIRE(results.flaws == 0);
 }
 
 const std::string golden = SUBBYTE_GOLDEN_DIR "/ml_dtypes/decode.safetensors";
@@ -135,7 +109,7 @@ TEST_CASE("safetensors corpus: files cut at every byte are refused") {
       if (length > s.header_bytes + 64 && length + 64 < s.content.size() && length % 61 != 0) {
         continue;
       }
-      judge_cut(results, s, length);
+      judge_cut(judge, results, s, length);
     }
   }
   require_no_flaw(results);
@@ -176,7 +150,8 @@ TEST_CASE(
 TEST_CASE("safetensors corpus: the bundled model cut and changed at every byte of its header") {
   sample s = stored("bundled model", model);
   verdicts results;
-  for (std::size_t length = 0; length < s.header_bytes; ++length) judge_cut(results, s, length);
+  for (std::size_t length = 0; length < s.header_bytes; ++length)
+    judge_cut(judge, results, s, length);
   REQUIRE(results.accepted == 0);
   for (std::size_t at = 0; at < s.header_bytes; ++at) judge_four_changes(results, s, at);
   require_no_flaw(results);

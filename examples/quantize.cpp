@@ -41,7 +41,7 @@ template <class F>
 void encode(subbyte::weights_view rows, const std::string& name, gguf::split_writer& out,
             subbyte::executor_ref executor) {
   subbyte::block_matrix<F> blocks(rows.extent(0), rows.extent(1));
-  subbyte::quantize_into<F>(rows, blocks, subbyte::reference{}, executor);
+  subbyte::quantize_into(rows, blocks, subbyte::reference{}, executor);
   out.write(name, {reinterpret_cast<const std::uint8_t*>(blocks.view().data()),
                    static_cast<std::size_t>(blocks.view().size_bytes())});
 }

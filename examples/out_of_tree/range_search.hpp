@@ -20,8 +20,8 @@ struct range_search {
   subbyte::non_finite on_non_finite = subbyte::non_finite::reject;
 
   template <subbyte::grid_format F, class Arch>
-  void apply(subbyte::weights_view w, subbyte::block_matrix<F, Arch>& target,
-             subbyte::executor_ref executor) const {
+  subbyte::policy_report apply(subbyte::weights_view w, subbyte::block_matrix<F, Arch>& target,
+                               subbyte::executor_ref executor) const {
     if (steps < 2 || !(smallest > 0 && smallest <= largest && largest <= 4)) {
       subbyte::throw_error(subbyte::errc::bad_argument, "range_search",
                            std::to_string(steps) + " steps from " + std::to_string(smallest) +
@@ -35,6 +35,7 @@ struct range_search {
         for (index_t k = 0; k < w.extent(1); k += F::block_size) *block++ = encode<F>(w[r], k);
       }
     });
+    return {};
   }
 
  private:

@@ -40,6 +40,10 @@ template <class F>
 class block_matrix_view;
 template <class F, class Arch = arch::native>
 class block_matrix;
+template <class G, class S>
+class planar_matrix_view;
+template <class G, class S, class Arch = arch::native>
+class planar_matrix;
 template <class F, class Arch = arch::native>
 struct quantized;
 

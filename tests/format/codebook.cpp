@@ -76,6 +76,40 @@ TEST_CASE("iq4: nearest gives the upper code on ties, and 15 for NaN") {
   CHECK(iq4::nearest(std::nanf("")) == 15);
 }
 
+TEST_CASE("nf4: the table ascends from -1 to 1 through zero, and nearest inverts it") {
+  for (int code = 0; code < 16; ++code) {
+    CHECK(nf4::nearest(nf4::value(code)) == code);
+    if (code > 0) CHECK(nf4::value(code) > nf4::value(code - 1));
+    if (code < 15) {
+      // All bounds are below 1: half a unit in the last place is at most 2^-25.
+      const double middle = 0.5 * (double{nf4::value(code)} + double{nf4::value(code + 1)});
+      CHECK(std::fabs(double{nf4::upper_bound(code)} - middle) <= 0x1p-25);
+    }
+  }
+  CHECK(nf4::value(0) == -1.0F);
+  CHECK(nf4::value(7) == 0.0F);
+  CHECK(nf4::value(15) == 1.0F);
+  CHECK(nf4::nearest(std::nanf("")) == 0);
+}
+
+TEST_CASE("nf4: nearest gives the lower code at the rounded midpoints, and is exact elsewhere") {
+  const auto at_a_bound = [](float x) {
+    for (int code = 0; code < 15; ++code) {
+      if (x == nf4::upper_bound(code)) return true;
+    }
+    return false;
+  };
+  for (int code = 0; code < 15; ++code) {
+    const float bound = nf4::upper_bound(code);
+    CHECK(nf4::nearest(bound) == code);
+    CHECK(nf4::nearest(std::nextafter(bound, HUGE_VALF)) == code + 1);
+  }
+  for (const float x : telling_values<nf4>()) {
+    INFO(x);
+    if (!at_a_bound(x)) CHECK(agrees<nf4>(x, false));
+  }
+}
+
 TEST_CASE("fp4_e2m1: values are those of OCP FP4, negatives from code 8") {
   const float magnitudes[8] = {0, 0.5F, 1, 1.5F, 2, 3, 4, 6};
   for (int code = 0; code < 8; ++code) {

@@ -16,25 +16,25 @@ using target = block_matrix<q4_0>;
 
 struct complete {
   non_finite on_non_finite = non_finite::reject;
-  void apply(weights_view, target&, executor_ref) const {}
+  policy_report apply(weights_view, target&, executor_ref) const { return {}; }
 };
 static_assert(quantizer_for<complete, target>);
 static_assert(!quantizer_for<complete, block_matrix<q8_0>>);
 
 struct without_a_rule_for_nan {
-  void apply(weights_view, target&, executor_ref) const {}
+  policy_report apply(weights_view, target&, executor_ref) const { return {}; }
 };
 static_assert(!quantizer_for<without_a_rule_for_nan, target>);
 
 struct with_another_rule {
   bool on_non_finite = true;
-  void apply(weights_view, target&, executor_ref) const {}
+  policy_report apply(weights_view, target&, executor_ref) const { return {}; }
 };
 static_assert(!quantizer_for<with_another_rule, target>);
 
 struct changed_by_use {
   non_finite on_non_finite = non_finite::reject;
-  void apply(weights_view, target&, executor_ref) {}
+  policy_report apply(weights_view, target&, executor_ref) { return {}; }
 };
 static_assert(!quantizer_for<changed_by_use, target>);
 

@@ -96,5 +96,54 @@ struct fp4_e2m1 {
 };
 static_assert(codebook<fp4_e2m1>);
 
+/// The 16 levels of NormalFloat 4 in [-1, 1], ascending: quantiles of a normal distribution, with
+/// an exact zero at code 7.
+///
+/// Source   QLoRA (arXiv 2305.14314) appendix E; bitsandbytes csrc/kernels.cu, dQuantizeNF4.
+struct nf4 {
+  static constexpr const char* name = "nf4";
+  static constexpr int bits = 4;
+
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr float value(int code) noexcept {
+    constexpr float levels[16] = {-1.0F,
+                                  -0.6961928009986877F,
+                                  -0.5250730514526367F,
+                                  -0.39491748809814453F,
+                                  -0.28444138169288635F,
+                                  -0.18477343022823334F,
+                                  -0.09105003625154495F,
+                                  0.0F,
+                                  0.07958029955625534F,
+                                  0.16093020141124725F,
+                                  0.24611230194568634F,
+                                  0.33791524171829224F,
+                                  0.44070982933044434F,
+                                  0.5626170039176941F,
+                                  0.7229568362236023F,
+                                  1.0F};
+    return levels[code & 15];
+  }
+
+  /// What lies above this is nearer to code + 1; code in [0, 14]. Midpoints rounded to float.
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr float upper_bound(int code) noexcept {
+    constexpr float midpoints[15] = {
+        -0.8480964004993439F,  -0.6106329262256622F,  -0.4599952697753906F,   -0.33967943489551544F,
+        -0.23460740596055984F, -0.13791173323988914F, -0.045525018125772476F, 0.03979014977812767F,
+        0.1202552504837513F,   0.2035212516784668F,   0.2920137718319893F,    0.3893125355243683F,
+        0.5016634166240692F,   0.6427869200706482F,   0.8614784181118011F};
+    return midpoints[code];
+  }
+
+  /// Ties go to the lower code. NaN gives 0.
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int nearest(float x) noexcept {
+    int code = x > upper_bound(7) ? 8 : 0;
+    code += x > upper_bound(code + 3) ? 4 : 0;
+    code += x > upper_bound(code + 1) ? 2 : 0;
+    code += x > upper_bound(code) ? 1 : 0;
+    return code;
+  }
+};
+static_assert(codebook<nf4>);
+
 }  // namespace SUBBYTE_ABI
 }  // namespace subbyte

@@ -7,6 +7,8 @@
 #include "subbyte/format/iq4_nl.hpp"
 #include "subbyte/format/iq4_xs.hpp"
 #include "subbyte/format/mxfp4.hpp"
+#include "subbyte/matrix/block_matrix.hpp"
+#include "subbyte/matrix/concepts.hpp"
 #include "subbyte/simd/primitives.hpp"
 
 namespace subbyte {
@@ -101,6 +103,22 @@ struct tuned_decode {
                                0.5F * block.scale.to_float(), out);
   }
 };
+
+namespace detail {
+
+/// decode_row of any quantized matrix; blocks go through tuned_decode.
+template <class Arch, class M>
+SUBBYTE_INLINE void decode_run(const M& w, index_t r, index_t k0, index_t count,
+                               float* out) noexcept {
+  w.template decode_row<Arch>(r, k0, count, out);
+}
+template <class Arch, class F>
+SUBBYTE_INLINE void decode_run(const block_matrix_view<F>& w, index_t r, index_t k0, index_t count,
+                               float* out) noexcept {
+  w.template decode_row<Arch>(r, k0, count, out, tuned_decode<Arch>{});
+}
+
+}  // namespace detail
 
 }  // namespace SUBBYTE_ABI
 }  // namespace subbyte

@@ -4,7 +4,7 @@
 
 #include "subbyte/exec/executor.hpp"
 #include "subbyte/kernel/decode.hpp"
-#include "subbyte/matrix/block_matrix.hpp"
+#include "subbyte/matrix/concepts.hpp"
 #include "subbyte/num/bfloat16.hpp"
 #include "subbyte/num/half.hpp"
 #include "subbyte/simd/primitives.hpp"
@@ -16,16 +16,16 @@ inline namespace SUBBYTE_ABI {
 namespace detail {
 
 /// One row of W as T: float as decoded, half and bfloat16 rounded once from it.
-template <class T, class Arch, class F>
-void store_row(block_matrix_view<F> w, index_t r, T* out) noexcept {
+template <class T, class Arch, quantized_matrix M>
+void store_row(M w, index_t r, T* out) noexcept {
   if constexpr (std::is_same_v<T, float>) {
-    w.template decode_row<Arch>(r, 0, w.cols(), out, tuned_decode<Arch>{});
+    decode_run<Arch>(w, r, 0, w.cols(), out);
   } else {
     constexpr index_t chunk = 256;
     float buffer[chunk];
     for (index_t k0 = 0; k0 < w.cols(); k0 += chunk) {
       const index_t n = w.cols() - k0 < chunk ? w.cols() - k0 : chunk;
-      w.template decode_row<Arch>(r, k0, n, buffer, tuned_decode<Arch>{});
+      decode_run<Arch>(w, r, k0, n, buffer);
       for (index_t i = 0; i < n; ++i) out[k0 + i] = T::nearest(buffer[i]);
     }
   }
@@ -49,14 +49,14 @@ SUBBYTE_INLINE void stream_copy(const float* from, index_t n, float* out) noexce
 }
 
 /// store_row for output beyond the caches.
-template <class Arch, class F>
-void stream_row(block_matrix_view<F> w, index_t r, float* out) noexcept {
+template <class Arch, quantized_matrix M>
+void stream_row(M w, index_t r, float* out) noexcept {
   // Long, because a cache line that two pieces share is stored plainly.
   constexpr index_t piece = 1024;
   float buffer[piece];
   for (index_t k0 = 0; k0 < w.cols(); k0 += piece) {
     const index_t n = w.cols() - k0 < piece ? w.cols() - k0 : piece;
-    w.template decode_row<Arch>(r, k0, n, buffer, tuned_decode<Arch>{});
+    decode_run<Arch>(w, r, k0, n, buffer);
     stream_copy<Arch>(buffer, n, out + k0);
   }
 }
@@ -71,8 +71,8 @@ void stream_row(block_matrix_view<F> w, index_t r, float* out) noexcept {
 /// Cost      reads W once; parallel over rows; no allocation. Floats of 32 MiB and more are stored
 ///           past the caches.
 /// Throws    what the executor throws.
-template <class T = float, class Arch = arch::native, class F>
-void dequantize(block_matrix_view<F> w, std::type_identity_t<tensor_view<T, 2, row_pitched>> out,
+template <class T = float, class Arch = arch::native, quantized_matrix M>
+void dequantize(M w, std::type_identity_t<tensor_view<T, 2, row_pitched>> out,
                 executor_ref ex = serial) {
   SUBBYTE_EXPECTS(out.extent(0) == w.rows() && out.extent(1) == w.cols());
   if constexpr (std::is_same_v<T, float>) {
@@ -95,8 +95,8 @@ void dequantize(block_matrix_view<F> w, std::type_identity_t<tensor_view<T, 2, r
 /// Shapes    W [n, k]; indices [m], each in [0, n); out [m, k].
 /// Numerics  as dequantize.
 /// Throws    what the executor throws.
-template <class T = float, class Arch = arch::native, class F>
-void get_rows(block_matrix_view<F> w, std::type_identity_t<vector_view<const index_t>> indices,
+template <class T = float, class Arch = arch::native, quantized_matrix M>
+void get_rows(M w, std::type_identity_t<vector_view<const index_t>> indices,
               std::type_identity_t<tensor_view<T, 2, row_pitched>> out, executor_ref ex = serial) {
   SUBBYTE_EXPECTS(out.extent(0) == indices.size() && out.extent(1) == w.cols());
   ex.for_range(indices.size(), 16, [&](index_t begin, index_t end) noexcept {

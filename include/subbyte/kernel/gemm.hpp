@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-/// C = A W^T and dX = dY W for a block-quantized W and float activations: portable, for any format.
+/// C = A W^T and dX = dY W for a quantized W and float activations: portable, for any quantized
+/// matrix.
 #pragma once
 
 #include "subbyte/exec/executor.hpp"
 #include "subbyte/kernel/decode.hpp"
 #include "subbyte/kernel/lanes.hpp"
-#include "subbyte/matrix/block_matrix.hpp"
+#include "subbyte/matrix/concepts.hpp"
 #include "subbyte/tensor/tensor_view.hpp"
 
 namespace subbyte {
@@ -61,9 +62,8 @@ SUBBYTE_INLINE void tile_product(const float* a, index_t a_pitch, const float* w
 }
 
 /// Columns [first, first + Columns) of C.
-template <class Arch, int Columns, class F>
-void gemm_columns(block_matrix_view<F> w, index_t first,
-                  const tensor_view<const float, 2, row_pitched>& a,
+template <class Arch, int Columns, quantized_matrix M>
+void gemm_columns(M w, index_t first, const tensor_view<const float, 2, row_pitched>& a,
                   const tensor_view<float, 2, row_pitched>& c) noexcept {
   constexpr index_t chunk = 1024;  // 16 KiB of decoded weights: half of a first-level cache
   constexpr int rows_together = tile_rows<Arch>;
@@ -74,8 +74,7 @@ void gemm_columns(block_matrix_view<F> w, index_t first,
   }
   for (index_t k0 = 0; k0 < w.cols(); k0 += chunk) {
     const index_t n = w.cols() - k0 < chunk ? w.cols() - k0 : chunk;
-    for (int j = 0; j < Columns; ++j)
-      w.template decode_row<Arch>(first + j, k0, n, weights[j], tuned_decode<Arch>{});
+    for (int j = 0; j < Columns; ++j) decode_run<Arch>(w, first + j, k0, n, weights[j]);
     index_t i = 0;
     for (; i + rows_together <= m; i += rows_together) {
       tile_product<Arch, rows_together, Columns>(&a(i, k0), a.stride(0), weights[0], chunk, n,
@@ -89,8 +88,8 @@ void gemm_columns(block_matrix_view<F> w, index_t first,
 }
 
 /// Rows [i0, i1) and columns [k0, k0 + n) of dX = dY W, weight rows in order.
-template <class Arch, class F>
-void gemm_transposed_block(block_matrix_view<F> w, index_t i0, index_t i1, index_t k0, index_t n,
+template <class Arch, quantized_matrix M>
+void gemm_transposed_block(M w, index_t i0, index_t i1, index_t k0, index_t n,
                            const tensor_view<const float, 2, row_pitched>& dy,
                            const tensor_view<float, 2, row_pitched>& dx) noexcept {
   using vector = reg<float, Arch>;
@@ -104,8 +103,7 @@ void gemm_transposed_block(block_matrix_view<F> w, index_t i0, index_t i1, index
   }
   for (index_t r0 = 0; r0 < w.rows(); r0 += together) {
     const index_t rows = w.rows() - r0 < together ? w.rows() - r0 : together;
-    for (index_t j = 0; j < rows; ++j)
-      w.template decode_row<Arch>(r0 + j, k0, n, weights[j], tuned_decode<Arch>{});
+    for (index_t j = 0; j < rows; ++j) decode_run<Arch>(w, r0 + j, k0, n, weights[j]);
     for (index_t i = i0; i < i1; ++i) {
       float* out = &dx(i, k0);
       for (index_t k = 0; k < whole; k += vector::size) {
@@ -138,8 +136,8 @@ void gemm_transposed_block(block_matrix_view<F> w, index_t i0, index_t i1, index
 ///           order of additions; independent of the executor and the thread count, not of the arch.
 /// Cost      decodes each weight once; parallel over weight rows; no allocation.
 /// Throws    what the executor throws.
-template <class Arch = arch::native, class F>
-void gemm(block_matrix_view<F> w, std::type_identity_t<tensor_view<const float, 2, row_pitched>> a,
+template <class Arch = arch::native, quantized_matrix M>
+void gemm(M w, std::type_identity_t<tensor_view<const float, 2, row_pitched>> a,
           std::type_identity_t<tensor_view<float, 2, row_pitched>> c, executor_ref ex = serial) {
   SUBBYTE_EXPECTS(a.extent(1) == w.cols());
   SUBBYTE_EXPECTS(c.extent(0) == a.extent(0) && c.extent(1) == w.rows());
@@ -162,9 +160,8 @@ void gemm(block_matrix_view<F> w, std::type_identity_t<tensor_view<const float, 
 ///           executor and the thread count.
 /// Cost      decodes each weight once per 64 rows of dY; parallel over blocks of dX; no allocation.
 /// Throws    what the executor throws.
-template <class Arch = arch::native, class F>
-void gemm_transposed(block_matrix_view<F> w,
-                     std::type_identity_t<tensor_view<const float, 2, row_pitched>> dy,
+template <class Arch = arch::native, quantized_matrix M>
+void gemm_transposed(M w, std::type_identity_t<tensor_view<const float, 2, row_pitched>> dy,
                      std::type_identity_t<tensor_view<float, 2, row_pitched>> dx,
                      executor_ref ex = serial) {
   SUBBYTE_EXPECTS(dy.extent(1) == w.rows());

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-/// y = W x for a block-quantized W and float x: portable, for any format.
+/// y = W x for a quantized W and float x: portable, for any quantized matrix.
 #pragma once
 
 #include "subbyte/exec/executor.hpp"
 #include "subbyte/kernel/decode.hpp"
 #include "subbyte/kernel/lanes.hpp"
-#include "subbyte/matrix/block_matrix.hpp"
+#include "subbyte/matrix/concepts.hpp"
 #include "subbyte/tensor/tensor_view.hpp"
 
 namespace subbyte {
@@ -15,8 +15,8 @@ namespace detail {
 
 /// Rows first .. first + Rows - 1 of W x. Several rows share each load of x and hide the latency of
 /// the fma chain.
-template <class Arch, int Rows, class F>
-void dot_rows(block_matrix_view<F> w, index_t first, const float* x, float* y) noexcept {
+template <class Arch, int Rows, quantized_matrix M>
+void dot_rows(M w, index_t first, const float* x, float* y) noexcept {
   constexpr index_t chunk = 256;
   constexpr index_t step = lanes<Arch>::count;
   alignas(64) float weights[Rows][chunk];
@@ -24,8 +24,7 @@ void dot_rows(block_matrix_view<F> w, index_t first, const float* x, float* y) n
   for (int j = 0; j < Rows; ++j) sum[j] = lanes<Arch>::zero();
   for (index_t k0 = 0; k0 < w.cols(); k0 += chunk) {
     const index_t n = w.cols() - k0 < chunk ? w.cols() - k0 : chunk;
-    for (int j = 0; j < Rows; ++j)
-      w.template decode_row<Arch>(first + j, k0, n, weights[j], tuned_decode<Arch>{});
+    for (int j = 0; j < Rows; ++j) decode_run<Arch>(w, first + j, k0, n, weights[j]);
     const index_t whole = n - n % step;
     for (index_t i = 0; i < whole; i += step) {
       const auto activations = lanes<Arch>::load(x + k0 + i);
@@ -53,8 +52,8 @@ void dot_rows(block_matrix_view<F> w, index_t first, const float* x, float* y) n
 ///           in column order, then a halving tree; the same bits on every arch and executor.
 /// Cost      reads W once; parallel over rows; no allocation.
 /// Throws    what the executor throws.
-template <class Arch = arch::native, class F>
-void gemv(block_matrix_view<F> w, std::type_identity_t<vector_view<const float>> x,
+template <class Arch = arch::native, quantized_matrix M>
+void gemv(M w, std::type_identity_t<vector_view<const float>> x,
           std::type_identity_t<vector_view<float>> y, executor_ref ex = serial) {
   SUBBYTE_EXPECTS(x.size() == w.cols() && y.size() == w.rows());
   constexpr index_t together = 4;

@@ -88,11 +88,25 @@ class block_matrix_view {
   index_t cols_ = 0;
 };
 
-/// Owns the blocks of a [rows, cols] matrix, zero-filled at first; move-only.
+namespace detail {
+
+// block_matrix<F>::params, where F has any.
+template <class F>
+struct params_of {};
+template <class F>
+requires requires { typename F::params; }
+struct params_of<F> {
+  using params = typename F::params;
+};
+
+}  // namespace detail
+
+/// Owns the blocks of a [rows, cols] matrix, zero-filled at first; move-only. A quant_target where
+/// F is a grid_format.
 ///
 /// Throws  bad_shape for negative extents or a size beyond the address space, out_of_memory.
 template <class F, class Arch>
-class block_matrix {
+class block_matrix : public detail::params_of<F> {
  public:
   using format = F;
 
@@ -142,6 +156,44 @@ class block_matrix {
 
   [[nodiscard]] SUBBYTE_INLINE index_t rows() const noexcept { return rows_; }
   [[nodiscard]] SUBBYTE_INLINE index_t cols() const noexcept { return cols_; }
+  /// A block is a group of a quant_target.
+  [[nodiscard]] SUBBYTE_INLINE index_t group_size() const noexcept { return F::block_size; }
+  /// F's params for n weights; a short group is padded with zeros of importance zero.
+  template <class FitArch>
+  [[nodiscard]] static auto fit(const float* w, const float* importance,
+                                index_t n) noexcept requires grid_format<F> {
+    SUBBYTE_EXPECTS(n > 0 && n <= F::block_size);
+    if (n == F::block_size) return fit_block<FitArch>(w, importance);
+    float weights[static_cast<std::size_t>(F::block_size)] = {};
+    float weighing[static_cast<std::size_t>(F::block_size)] = {};
+    for (index_t i = 0; i < n; ++i) {
+      weights[i] = w[i];
+      weighing[i] = importance != nullptr ? importance[i] : 0.0F;
+    }
+    return fit_block<FitArch>(weights, importance != nullptr ? weighing : nullptr);
+  }
+  template <class Params>
+  [[nodiscard]] SUBBYTE_INLINE static int round(float v, index_t i,
+                                                const Params& p) noexcept requires grid_format<F> {
+    return F::round(v, static_cast<int>(i), p);
+  }
+  template <class Params>
+  [[nodiscard]] SUBBYTE_INLINE static float value(
+      int code, index_t i, const Params& p) noexcept requires grid_format<F> {
+    return F::value(code, static_cast<int>(i), p);
+  }
+  /// Block `group` of row r from n codes; a short block's padding gets what zeros round to.
+  template <class Params>
+  SUBBYTE_INLINE void store(index_t r, index_t group, const Params& p, const std::uint8_t* codes,
+                            index_t n) noexcept requires grid_format<F> {
+    typename F::codes block{};
+    for (index_t i = 0; i < F::block_size; ++i) {
+      const auto at = static_cast<int>(i);
+      block[at] = i < n ? codes[i] : static_cast<std::uint8_t>(F::round(0.0F, at, p));
+    }
+    row(r)[group] = F::join(p, block);
+  }
+
   /// The blocks of row r, for an encoder to fill.
   [[nodiscard]] SUBBYTE_INLINE F* row(index_t r) noexcept {
     SUBBYTE_EXPECTS(r >= 0 && r < rows_);
@@ -149,6 +201,16 @@ class block_matrix {
   }
 
  private:
+  template <class FitArch>
+  [[nodiscard]] SUBBYTE_INLINE static auto fit_block(const float* w,
+                                                     const float* importance) noexcept {
+    if constexpr (requires { F::template fit<FitArch>(w, importance); }) {
+      return F::template fit<FitArch>(w, importance);
+    } else {
+      return F::fit(w, importance);
+    }
+  }
+
   static constexpr std::size_t alignment = alignof(F) > 64 ? alignof(F) : 64;
 
   SUBBYTE_INLINE static std::size_t checked_bytes(index_t rows, index_t cols) {

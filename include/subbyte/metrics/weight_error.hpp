@@ -2,7 +2,7 @@
 /// The error of a quantized matrix against the weights it was made from.
 #pragma once
 
-#include "subbyte/matrix/block_matrix.hpp"
+#include "subbyte/matrix/concepts.hpp"
 #include "subbyte/metrics/error.hpp"
 
 namespace subbyte {
@@ -14,10 +14,10 @@ inline namespace SUBBYTE_ABI {
 /// Numerics  double; the same bits for any executor.
 /// Cost      decodes every block once; parallel over rows; no allocation.
 /// Throws    what the executor throws.
-template <class Arch = arch::native, class F>
+template <class Arch = arch::native, quantized_matrix M>
 [[nodiscard]] error_report measure_error(
-    std::type_identity_t<tensor_view<const float, 2, strided>> signal,
-    block_matrix_view<F> estimate, executor_ref ex = serial) {
+    std::type_identity_t<tensor_view<const float, 2, strided>> signal, M estimate,
+    executor_ref ex = serial) {
   SUBBYTE_EXPECTS(signal.extent(0) == estimate.rows() && signal.extent(1) == estimate.cols());
   return detail::sum_pieces<Arch>(
              estimate.rows(), 1, ex,

@@ -4,6 +4,8 @@
 
 #include "subbyte/exec/executor.hpp"
 #include "subbyte/matrix/block_matrix.hpp"
+#include "subbyte/matrix/concepts.hpp"
+#include "subbyte/matrix/planar_matrix.hpp"
 #include "subbyte/tensor/tensor_view.hpp"
 
 namespace subbyte {
@@ -18,13 +20,38 @@ enum class non_finite {
   zero     ///< quantize a zero in its place
 };
 
+/// What a policy did beyond what it was asked; all zero for most.
+struct policy_report {
+  float damp = 0;            ///< of the Hessian's mean diagonal, as used in the end
+  index_t dead_columns = 0;  ///< inputs that the calibration data never saw
+  bool fell_back = false;    ///< the policy's own fallback was taken
+  double objective = 0;      ///< what the policy minimised, where it knows it
+};
+
 /// A policy for Target: checks its own data against w, throws subbyte::error on bad input, and
-/// fills every block of a target of the same shape. The result does not depend on the executor.
+/// fills every group of a target of the same shape. The result does not depend on the executor.
 template <class Q, class Target>
 concept quantizer_for = requires(const Q& q, weights_view w, Target& target, executor_ref ex) {
-  q.apply(w, target, ex);
+  { q.apply(w, target, ex) } -> std::same_as<policy_report>;
   { q.on_non_finite } -> std::convertible_to<non_finite>;
 };
+
+namespace detail {
+
+template <class F, class Arch>
+struct owner_of {
+  using type = block_matrix<F, Arch>;
+};
+template <class G, class S, class Arch>
+struct owner_of<planar<G, S>, Arch> {
+  using type = planar_matrix<G, S, Arch>;
+};
+
+}  // namespace detail
+
+/// The owner that weights in the format F, a block format or planar<G, S>, are stored in.
+template <class F, class Arch>
+using matrix_of = typename detail::owner_of<F, Arch>::type;
 
 }  // namespace SUBBYTE_ABI
 }  // namespace subbyte

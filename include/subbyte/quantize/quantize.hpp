@@ -19,16 +19,17 @@ inline namespace SUBBYTE_ABI {
 struct quant_report {
   double bits_per_weight;  ///< everything stored, padding of cut blocks too, over n * k
   error_report error;      ///< of the decoded weights; see metrics/error.hpp
+  policy_report policy{};  ///< what the policy says of its work
 };
 
-/// A quantized matrix and its report.
+/// A matrix quantized to F, a block format or planar<G, S>, and its report.
 template <class F, class Arch>
 struct quantized {
-  block_matrix<F, Arch> matrix;
+  matrix_of<F, Arch> matrix;
   quant_report report;
 
-  [[nodiscard]] SUBBYTE_INLINE block_matrix_view<F> view() const& noexcept { return matrix.view(); }
-  block_matrix_view<F> view() const&& = delete;
+  [[nodiscard]] SUBBYTE_INLINE auto view() const& noexcept { return matrix.view(); }
+  auto view() const&& = delete;
 };
 
 namespace detail {
@@ -68,22 +69,36 @@ void check_finite(weights_view w, executor_ref ex) {
 /// Numerics  the same bytes for any executor and thread count.
 /// Cost      one pass to look for NaN and Inf, then the policy's.
 /// Throws    bad_shape when the shapes differ; non_finite; what the policy throws. The target's
-///           content is then unspecified.
-template <class F, class Q = reference, class Arch>
-requires block_format<F> && quantizer_for<Q, block_matrix<F, Arch>>
-void quantize_into(weights_view w, block_matrix<F, Arch>& target, const Q& policy = {},
-                   executor_ref ex = serial) {
+///           content is then unspecified, unless the policy says more.
+template <class Q = reference, class Target, class Arch = arch::native>
+requires quantizer_for<Q, Target> policy_report quantize_into(weights_view w, Target& target,
+                                                              const Q& policy = {},
+                                                              executor_ref ex = serial) {
   if (target.rows() != w.extent(0) || target.cols() != w.extent(1)) {
-    throw_error(errc::bad_shape, F::name,
-                "target is " + std::to_string(target.rows()) + " x " +
-                    std::to_string(target.cols()) + ", the weights are " +
-                    std::to_string(w.extent(0)) + " x " + std::to_string(w.extent(1)));
+    throw_error(errc::bad_shape, "target",
+                "is " + std::to_string(target.rows()) + " x " + std::to_string(target.cols()) +
+                    ", the weights are " + std::to_string(w.extent(0)) + " x " +
+                    std::to_string(w.extent(1)));
   }
   if (policy.on_non_finite == non_finite::reject) detail::check_finite<Arch>(w, ex);
-  policy.apply(w, target, ex);
+  return policy.apply(w, target, ex);
 }
 
-/// The weights as a matrix of F, with what that cost.
+namespace detail {
+
+template <class F, class Arch, class Q>
+[[nodiscard]] quantized<F, Arch> quantize_to(weights_view w, matrix_of<F, Arch> matrix,
+                                             const Q& policy, executor_ref ex) {
+  const policy_report notes = quantize_into<Q, matrix_of<F, Arch>, Arch>(w, matrix, policy, ex);
+  const storage_cost cost{w.size(), 0, matrix.view().size_bytes()};
+  const quant_report report{cost.bits_per_weight(), measure_error<Arch>(w, matrix.view(), ex),
+                            notes};
+  return {std::move(matrix), report};
+}
+
+}  // namespace detail
+
+/// The weights as blocks of F, with what that cost.
 ///
 /// Shapes    w [n, k], any strides. k need not be a multiple of F::block_size: the last block of a
 ///           row is padded.
@@ -95,11 +110,23 @@ template <class F, class Q = reference, class Arch = arch::native>
 requires block_format<F> && quantizer_for<Q, block_matrix<F, Arch>>
 [[nodiscard]] quantized<F, Arch> quantize(weights_view w, const Q& policy = {},
                                           executor_ref ex = serial) {
-  block_matrix<F, Arch> matrix(w.extent(0), w.extent(1));
-  quantize_into<F, Q, Arch>(w, matrix, policy, ex);
-  const storage_cost cost{w.size(), 0, matrix.view().size_bytes()};
-  const quant_report report{cost.bits_per_weight(), measure_error<Arch>(w, matrix.view(), ex)};
-  return {std::move(matrix), report};
+  return detail::quantize_to<F, Arch>(w, block_matrix<F, Arch>(w.extent(0), w.extent(1)), policy,
+                                      ex);
+}
+
+/// The weights as planes, planar<G, S>, with what that cost.
+///
+/// Shapes    w [n, k], any strides; groups of shape.group_size along k.
+/// Numerics  the same bytes for any executor and thread count.
+/// Cost      the policy's, plus one pass of decoding for the report.
+/// Throws    bad_argument for a group size that planar_matrix refuses; non_finite unless the policy
+///           says zero; out_of_memory; what the policy throws.
+template <class P, class Q, class Arch = arch::native>
+requires quantizer_for<Q, planar_matrix<typename P::grid, typename P::scale, Arch>>
+[[nodiscard]] quantized<P, Arch> quantize(weights_view w, planar_shape shape, const Q& policy,
+                                          executor_ref ex = serial) {
+  return detail::quantize_to<P, Arch>(w, matrix_of<P, Arch>(w.extent(0), w.extent(1), shape),
+                                      policy, ex);
 }
 
 }  // namespace SUBBYTE_ABI

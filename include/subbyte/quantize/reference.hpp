@@ -27,11 +27,12 @@ struct reference {
   /// Throws    bad_shape when importance is neither empty nor [k]; non_finite when it holds a
   ///           negative, NaN or Inf.
   template <block_format F, class Arch>
-  void apply(weights_view w, block_matrix<F, Arch>& target, executor_ref ex) const {
+  policy_report apply(weights_view w, block_matrix<F, Arch>& target, executor_ref ex) const {
     check_importance<Arch>(w.extent(1));
     ex.for_range(w.extent(0), 8, [&](index_t begin, index_t end) noexcept {
       for (index_t r = begin; r < end; ++r) encode_row<F, Arch>(w[r], target.row(r));
     });
+    return {};
   }
 
  private:

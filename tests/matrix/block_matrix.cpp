@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "subbyte/matrix/block_matrix.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 #include <type_traits>
 #include <vector>
 
 #include "subbyte/format/list.hpp"
+#include "subbyte/matrix/concepts.hpp"
 #include "support/catch.hpp"
 #include "support/error_of.hpp"
+#include "support/random.hpp"
 
 using namespace subbyte;
 
@@ -126,3 +129,53 @@ TEST_CASE("block_matrix: extents that cannot be are errors that name them") {
   REQUIRE(code_of(index_t{1} << 50, 1 << 10) == errc::out_of_memory);
 }
 #endif
+
+TEST_CASE("block_matrix: as a target, groups are blocks, fitted as the format fits them") {
+  STATIC_REQUIRE(quant_target<block_matrix<q4_0>> && quant_target<block_matrix<q4_k>> &&
+                 quant_target<block_matrix<mxfp4>>);
+  STATIC_REQUIRE(!quant_target<block_matrix<f16>>);
+  const auto w = test_support::normal_vector(256, 1.0, 77);
+  std::vector<float> importance(256);
+  for (std::size_t i = 0; i < 256; ++i) importance[i] = static_cast<float>(1 + i % 5);
+  using target = block_matrix<q4_k>;
+  target m(2, 256);
+  REQUIRE(m.group_size() == 256);
+  REQUIRE(target::fit<arch::native>(w.data(), nullptr, 256) ==
+          q4_k::fit<arch::native>(w.data(), nullptr));
+  REQUIRE(target::fit<arch::native>(w.data(), importance.data(), 256) ==
+          q4_k::fit<arch::native>(w.data(), importance.data()));
+  const auto p = target::fit<arch::native>(w.data(), importance.data(), 256);
+  std::uint8_t codes[256];
+  for (int i = 0; i < 256; ++i) {
+    codes[i] = static_cast<std::uint8_t>(target::round(w[static_cast<std::size_t>(i)], i, p));
+    REQUIRE(codes[i] == q4_k::round(w[static_cast<std::size_t>(i)], i, p));
+  }
+  m.store(1, 0, p, codes, 256);
+  float decoded[256];
+  m.view().decode_row(1, 0, 256, decoded);
+  for (int i = 0; i < 256; ++i) REQUIRE(decoded[i] == target::value(codes[i], i, p));
+}
+
+TEST_CASE("block_matrix: a short group is fitted and stored as if padded with zeros") {
+  const auto w = test_support::normal_vector(20, 1.0, 78);
+  std::vector<float> padded(32, 0.0F), importance(20, 2.0F), padded_importance(32, 0.0F);
+  std::copy(w.begin(), w.end(), padded.begin());
+  std::fill_n(padded_importance.begin(), 20, 2.0F);
+  using target = block_matrix<q4_1>;
+  REQUIRE(target::fit<arch::native>(w.data(), nullptr, 20) ==
+          q4_1::fit<arch::native>(padded.data(), nullptr));
+  const auto p = target::fit<arch::native>(w.data(), importance.data(), 20);
+  REQUIRE(p == q4_1::fit<arch::native>(padded.data(), padded_importance.data()));
+  target m(1, 52);
+  std::uint8_t codes[20];
+  for (int i = 0; i < 20; ++i) {
+    codes[i] = static_cast<std::uint8_t>(target::round(w[static_cast<std::size_t>(i)], i, p));
+  }
+  m.store(0, 1, p, codes, 20);
+  float block[32];
+  decode(m.row(0)[1], block);
+  for (int i = 0; i < 32; ++i) {
+    const int code = i < 20 ? codes[i] : q4_1::round(0.0F, i, p);
+    REQUIRE(block[i] == q4_1::value(code, i, p));
+  }
+}

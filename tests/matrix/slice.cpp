@@ -168,7 +168,7 @@ TEST_CASE("slices and concatenations: cuts inside a group and unlike parts are e
   const auto narrow = random_planes(2, 72, 24, 13, false);
   const auto coarse = random_planes(2, 96, 48, 14, false);
   const auto tall = random_planes(3, 96, 24, 15, false);
-  const auto cut = random_planes(2, 60, 24, 16, false);
+  const auto cut = random_planes(2, 64, 24, 16, false);
   CHECK(rows_of({}) == errc::bad_argument);
   CHECK(rows_of({plane.view(), narrow.view()}) == errc::bad_shape);
   CHECK(rows_of({plane.view(), coarse.view()}) == errc::bad_shape);

@@ -18,6 +18,7 @@
 #include "subbyte/matrix/block_matrix.hpp"
 #include "subbyte/matrix/concepts.hpp"
 #include "subbyte/matrix/planar_matrix.hpp"
+#include "subbyte/matrix/scale_plane.hpp"
 #include "subbyte/matrix/slice.hpp"
 #include "subbyte/metrics/cost.hpp"
 #include "subbyte/metrics/distribution.hpp"

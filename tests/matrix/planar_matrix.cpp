@@ -4,6 +4,7 @@
 #include "subbyte/matrix/planar_matrix.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <random>
 #include <utility>
@@ -13,6 +14,7 @@
 #include "subbyte/num/bfloat16.hpp"
 #include "subbyte/num/e8m0.hpp"
 #include "subbyte/num/half.hpp"
+#include "subbyte/num/minifloat.hpp"
 #include "subbyte/num/ue4m3.hpp"
 #include "support/catch.hpp"
 #include "support/error_of.hpp"
@@ -220,6 +222,67 @@ TEST_CASE("planar_matrix: moves leave nothing behind, clones share nothing") {
   copy = std::move(moved);
   REQUIRE(copy.view().group_params(0, 0).scale == 2.0F);
   REQUIRE(planar_matrix<int_grid<4>, half>().clone().rows() == 0);
+}
+
+TEST_CASE("planar_matrix: nested scales are their code times their block's float plus the offset") {
+  using nested = nested_scale<e4m3fn, 16>;
+  static_assert(quantized_matrix<planar_matrix_view<int_grid<4>, nested>>);
+  static_assert(!quant_target<planar_matrix<int_grid<4>, nested>>);
+  for (const bool shuffled : {false, true}) {
+    const example<int_grid<4>, f32_scale> e(6, 100, 16, shuffled, 21);
+    const auto from = e.matrix.view();
+    const auto m = planar_matrix<int_grid<4>, nested>::nest_scales(from, 448.0F);
+    const auto view = m.view();
+    // 42 scales of one byte in three blocks, and the offset.
+    REQUIRE(view.size_bytes() == from.size_bytes() - 42 * 4 + 42 + 4 * 4);
+    double mean = 0;
+    for (index_t i = 0; i < 42; ++i) mean += static_cast<double>(from.scales().at(i)) / 42;
+    REQUIRE(std::fabs(static_cast<double>(view.scales().offset()) - mean) < 1e-6);
+    float extreme[3] = {};
+    for (index_t i = 0; i < 42; ++i) {
+      extreme[i / 16] =
+          std::max(extreme[i / 16], std::fabs(from.scales().at(i) - view.scales().offset()));
+    }
+    for (index_t r = 0; r < 6; ++r) {
+      for (index_t g = 0; g < 7; ++g) {
+        const index_t i = 7 * r + g;
+        const float stored = view.scales().codes()[i].to_float() * view.scales().outer()[i / 16];
+        const float scale = stored + view.scales().offset();
+        REQUIRE(view.group_params(r, g).scale == scale);
+        REQUIRE(view.group_params(r, g).zero == from.group_params(r, g).zero);
+        // Three mantissa bits: at most a sixteenth of the value off.
+        REQUIRE(std::fabs(scale - from.scales().at(i)) <= extreme[i / 16] / 16 * 1.0001F);
+      }
+    }
+    std::vector<float> row(100), part(100);
+    for (index_t r = 0; r < 6; ++r) {
+      view.decode_row(r, 0, 100, row.data());
+      for (index_t k = 0; k < 100; ++k) {
+        index_t j = k;
+        for (index_t s = 0; shuffled && s < 100; ++s) j = from.order()[s] == k ? s : j;
+        REQUIRE(row[static_cast<std::size_t>(k)] ==
+                int_grid<4>::value(from.stored_code(r, j), view.group_params(r, j / 16)));
+      }
+      view.row_range(r, 1).decode_row(0, 0, 100, part.data());
+      REQUIRE(row == part);
+    }
+    const auto copy = m.clone();
+    copy.view().decode_row(5, 0, 100, part.data());
+    REQUIRE(row == part);
+  }
+}
+
+TEST_CASE("planar_matrix: equal scales nest without loss") {
+  planar_matrix<codebook_grid<nf4>, f32_scale> m(3, 64, {8});
+  const std::uint8_t codes[8] = {0, 15, 7, 3, 4, 9, 12, 1};
+  for (index_t r = 0; r < 3; ++r) {
+    for (index_t g = 0; g < 8; ++g) m.store(r, g, {0.3F}, codes, 8);
+  }
+  const auto nested =
+      planar_matrix<codebook_grid<nf4>, nested_scale<e4m3fn>>::nest_scales(m.view(), 448.0F);
+  REQUIRE(nested.view().group_params(2, 7).scale == 0.3F);
+  const planar_matrix<codebook_grid<nf4>, nested_scale<e4m3fn>> nothing;
+  REQUIRE(nothing.view().rows() == 0);
 }
 
 #if defined(__cpp_exceptions)

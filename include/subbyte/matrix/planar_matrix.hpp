@@ -14,13 +14,14 @@
 #include "subbyte/format/grid.hpp"
 #include "subbyte/format/scale.hpp"
 #include "subbyte/fwd.hpp"
+#include "subbyte/matrix/scale_plane.hpp"
 #include "subbyte/tensor/tensor_view.hpp"
 
 namespace subbyte {
 inline namespace SUBBYTE_ABI {
 
 /// Names planar_matrix<G, S> as a target format: quantize<planar<int_grid<4>, half>>(w, {128}).
-template <group_grid G, scale_store S>
+template <group_grid G, plane_scale S>
 struct planar {
   using grid = G;
   using scale = S;
@@ -35,21 +36,12 @@ struct planar_shape {
 
 namespace detail {
 
-/// The element type of the plane of zero points.
+/// The element type of the plane of zero points. Real ones are never nested.
 template <class G, class S>
 using zero_of =
     std::conditional_t<G::zeros == zero_points::none, void,
-                       std::conditional_t<G::zeros == zero_points::real, S, std::uint8_t>>;
-
-/// v through the store; a value beyond its range gives its largest.
-template <class S>
-[[nodiscard]] SUBBYTE_HD_INLINE constexpr S stored_scale(float v) noexcept {
-  if constexpr (requires { S::nearest_saturating(v); }) {
-    return S::nearest_saturating(v);
-  } else {
-    return S::nearest(v);
-  }
-}
+                       std::conditional_t<G::zeros == zero_points::integer, std::uint8_t,
+                                          std::conditional_t<is_nested_scale<S>, f32_scale, S>>>;
 
 }  // namespace detail
 
@@ -57,7 +49,7 @@ template <class S>
 ///
 /// Layout   codes   row by row, each a bit stream with the least significant bits first (code j in
 ///                  bits j * G::bits and up), padded to a whole byte.
-///          scales  S [rows, groups].
+///          scales  S [rows, groups], or nested (matrix/scale_plane.hpp).
 ///          zeros   none, std::uint8_t or S [rows, groups], as G::zeros says.
 ///          order   null, or [cols]: stored column j is column order[j] of W, and groups are runs
 ///          of
@@ -65,7 +57,8 @@ template <class S>
 template <class G, class S>
 class planar_matrix_view {
   static_assert(group_grid<G>, "G is a grid: int_grid<Bits>, codebook_grid<C> or your own");
-  static_assert(scale_store<S>, "S stores scales: half, bfloat16, f32_scale, e8m0 or ue4m3");
+  static_assert(plane_scale<S>,
+                "S stores scales: half, bfloat16, f32_scale, e8m0, ue4m3 or nested_scale");
 
  public:
   using grid = G;
@@ -75,7 +68,7 @@ class planar_matrix_view {
 
   SUBBYTE_HD_INLINE constexpr planar_matrix_view() noexcept = default;
   SUBBYTE_HD_INLINE constexpr planar_matrix_view(index_t rows, index_t cols, planar_shape shape,
-                                                 const std::uint8_t* codes, const S* scales,
+                                                 const std::uint8_t* codes, scale_plane<S> scales,
                                                  const zero* zeros = nullptr,
                                                  const std::int32_t* order = nullptr,
                                                  const std::int32_t* position = nullptr) noexcept
@@ -105,16 +98,19 @@ class planar_matrix_view {
   }
   /// Everything that is stored: codes, scales, zero points and order, as they lie here.
   [[nodiscard]] SUBBYTE_HD_INLINE constexpr index_t size_bytes() const noexcept {
-    index_t per_group = sizeof(S);
-    if constexpr (G::zeros != zero_points::none) per_group += sizeof(zero);
-    return rows_ * (row_bytes() + groups() * per_group) +
+    index_t zero_bytes = 0;
+    if constexpr (G::zeros != zero_points::none) zero_bytes = sizeof(zero);
+    return rows_ * (row_bytes() + groups() * zero_bytes) +
+           scale_plane<S>::size_bytes(rows_ * groups()) +
            (order_ != nullptr ? cols_ * static_cast<index_t>(sizeof(std::int32_t)) : 0);
   }
 
   [[nodiscard]] SUBBYTE_HD_INLINE constexpr const std::uint8_t* codes() const noexcept {
     return codes_;
   }
-  [[nodiscard]] SUBBYTE_HD_INLINE constexpr const S* scales() const noexcept { return scales_; }
+  [[nodiscard]] SUBBYTE_HD_INLINE constexpr scale_plane<S> scales() const noexcept {
+    return scales_;
+  }
   [[nodiscard]] SUBBYTE_HD_INLINE constexpr const zero* zeros() const noexcept { return zeros_; }
   /// Null, or the column that each stored column holds.
   [[nodiscard]] SUBBYTE_HD_INLINE constexpr const std::int32_t* order() const noexcept {
@@ -131,8 +127,9 @@ class planar_matrix_view {
     SUBBYTE_EXPECTS(first >= 0 && count >= 0 && first + count <= rows_);
     const zero* zeros = nullptr;
     if constexpr (G::zeros != zero_points::none) zeros = zeros_ + first * groups();
-    return {count, cols_,  {group_size_}, codes_ + first * row_bytes(), scales_ + first * groups(),
-            zeros, order_, position_};
+    return {
+        count, cols_,  {group_size_}, codes_ + first * row_bytes(), scales_.from(first * groups()),
+        zeros, order_, position_};
   }
 
   /// The params of group g of row r.
@@ -141,13 +138,13 @@ class planar_matrix_view {
     SUBBYTE_EXPECTS(r >= 0 && r < rows_ && g >= 0 && g < groups());
     const index_t at = r * groups() + g;
     if constexpr (G::zeros == zero_points::integer) {
-      return {scales_[at].to_float(), static_cast<float>(zeros_[at])};
+      return {scales_.at(at), static_cast<float>(zeros_[at])};
     } else if constexpr (G::zeros == zero_points::real) {
-      return {scales_[at].to_float(), zeros_[at].to_float()};
+      return {scales_.at(at), zeros_[at].to_float()};
     } else if constexpr (requires { params{}.zero; }) {
-      return {scales_[at].to_float(), static_cast<float>(G::middle_code)};
+      return {scales_.at(at), static_cast<float>(G::middle_code)};
     } else {
-      return {scales_[at].to_float()};
+      return {scales_.at(at)};
     }
   }
   /// The code at stored column j of row r.
@@ -218,13 +215,14 @@ class planar_matrix_view {
   index_t cols_ = 0;
   index_t group_size_ = 1;
   const std::uint8_t* codes_ = nullptr;
-  const S* scales_ = nullptr;
+  scale_plane<S> scales_;
   const zero* zeros_ = nullptr;
   const std::int32_t* order_ = nullptr;
   const std::int32_t* position_ = nullptr;
 };
 
-/// Owns the planes of a [rows, cols] matrix, zero-filled at first; move-only. A quant_target.
+/// Owns the planes of a [rows, cols] matrix, zero-filled at first; move-only. A quant_target,
+/// unless its scales are nested: those are made from all scales at once, by nest_scales().
 ///
 /// Throws  bad_shape for negative extents or a size beyond the address space; bad_argument for a
 ///         group size that is neither a multiple of 8 nor the whole row; out_of_memory.
@@ -283,7 +281,7 @@ class planar_matrix {
             cols_,
             {group_size_},
             codes_plane(),
-            scales_plane(),
+            scales(),
             zeros,
             ordered_ ? order_plane() : nullptr,
             ordered_ ? order_plane() + cols_ : nullptr};
@@ -325,16 +323,42 @@ class planar_matrix {
     ordered_ = true;
   }
 
+  /// Takes another matrix over with its scales quantized a second time; see
+  /// matrix/scale_plane.hpp. `largest` is Inner's largest value that shall be used.
+  ///
+  /// Throws  what the constructor throws.
+  template <class NestArch = Arch>
+  [[nodiscard]] static planar_matrix nest_scales(const planar_matrix_view<G, f32_scale>& from,
+                                                 float largest) requires(is_nested_scale<S>) {
+    planar_matrix out(from.rows(), from.cols(), {from.group_size()});
+    const index_t count = from.rows() * from.groups();
+    if (count == 0) return out;
+    std::memcpy(out.codes_plane(), from.codes(),
+                static_cast<std::size_t>(from.rows() * from.row_bytes()));
+    if constexpr (G::zeros != zero_points::none) {
+      std::memcpy(out.zeros_plane(), from.zeros(), static_cast<std::size_t>(count) * sizeof(zero));
+    }
+    if (from.order() != nullptr) out.set_column_order({from.order(), from.cols()});
+    float* const outer = out.outer_plane();
+    static_assert(sizeof(f32_scale) == sizeof(float));
+    outer[ceil_div(count, S::block)] = subbyte::nest_scales<NestArch, typename S::inner, S::block>(
+        &from.scales().data()->value, count, largest,
+        out.template scales_plane<typename S::inner>(), outer);
+    return out;
+  }
+
   /// G's params for n weights, rounded to what S and the zero points can hold.
   template <class FitArch>
-  [[nodiscard]] static params fit(const float* w, const float* importance, index_t n) noexcept {
+  [[nodiscard]] static params fit(const float* w, const float* importance, index_t n) noexcept
+      requires(!is_nested_scale<S>) {
     return storable(G::template fit<FitArch>(w, importance, n));
   }
   /// The params that p becomes when stored.
-  [[nodiscard]] SUBBYTE_INLINE static params storable(params p) noexcept {
-    p.scale = detail::stored_scale<S>(p.scale).to_float();
+  [[nodiscard]] SUBBYTE_INLINE static params storable(params p) noexcept
+      requires(!is_nested_scale<S>) {
+    p.scale = stored_scale<S>(p.scale).to_float();
     if constexpr (G::zeros == zero_points::real) {
-      p.zero = detail::stored_scale<S>(p.zero).to_float();
+      p.zero = stored_scale<S>(p.zero).to_float();
     }
     return p;
   }
@@ -354,11 +378,11 @@ class planar_matrix {
     SUBBYTE_EXPECTS(
         n == (cols_ - g * group_size_ < group_size_ ? cols_ - g * group_size_ : group_size_));
     const index_t at = r * groups() + g;
-    scales_plane()[at] = detail::stored_scale<S>(p.scale);
+    scales_plane()[at] = stored_scale<S>(p.scale);
     if constexpr (G::zeros == zero_points::integer) {
       zeros_plane()[at] = static_cast<std::uint8_t>(p.zero);
     } else if constexpr (G::zeros == zero_points::real) {
-      zeros_plane()[at] = detail::stored_scale<S>(p.zero);
+      zeros_plane()[at] = stored_scale<S>(p.zero);
     }
     std::uint8_t* bytes = codes_plane() + r * row_bytes() + g * group_size_ / 8 * G::bits;
     for (index_t i = 0; i < n; i += 8, bytes += G::bits) {
@@ -392,7 +416,9 @@ class planar_matrix {
     return aligned(rows_ * row_bytes());
   }
   [[nodiscard]] SUBBYTE_INLINE index_t zeros_at() const noexcept {
-    return scales_at() + aligned(rows_ * groups() * static_cast<index_t>(sizeof(S)));
+    // One plane of nested scales is aligned within.
+    constexpr index_t slack = is_nested_scale<S> ? alignment : 0;
+    return scales_at() + aligned(scale_plane<S>::size_bytes(rows_ * groups()) + slack);
   }
   [[nodiscard]] SUBBYTE_INLINE index_t order_at() const noexcept {
     return zeros_at() + aligned(rows_ * groups() * zero_bytes());
@@ -401,8 +427,25 @@ class planar_matrix {
     return order_at() + 2 * cols_ * static_cast<index_t>(sizeof(std::int32_t));
   }
   [[nodiscard]] SUBBYTE_INLINE std::uint8_t* codes_plane() const noexcept { return memory_; }
-  [[nodiscard]] SUBBYTE_INLINE S* scales_plane() const noexcept {
-    return reinterpret_cast<S*>(memory_ + scales_at());
+  template <class Element = S>
+  [[nodiscard]] SUBBYTE_INLINE Element* scales_plane() const noexcept {
+    return reinterpret_cast<Element*>(memory_ + scales_at());
+  }
+  // Behind the codes of nested scales: one float per block, then the offset.
+  [[nodiscard]] SUBBYTE_INLINE float* outer_plane() const noexcept {
+    return reinterpret_cast<float*>(
+        memory_ + scales_at() +
+        aligned(rows_ * groups() * static_cast<index_t>(sizeof(typename S::inner))));
+  }
+  [[nodiscard]] SUBBYTE_INLINE scale_plane<S> scales() const noexcept {
+    if constexpr (is_nested_scale<S>) {
+      if (memory_ == nullptr) return {};
+      const float* const outer = outer_plane();
+      return {scales_plane<typename S::inner>(), outer,
+              outer[ceil_div(rows_ * groups(), S::block)]};
+    } else {
+      return {scales_plane()};
+    }
   }
   [[nodiscard]] SUBBYTE_INLINE zero* zeros_plane() const noexcept {
     return reinterpret_cast<zero*>(memory_ + zeros_at());

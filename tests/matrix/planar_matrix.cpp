@@ -244,6 +244,7 @@ TEST_CASE("planar_matrix: nested scales are their code times their block's float
       extreme[i / 16] =
           std::max(extreme[i / 16], std::fabs(from.scales().at(i) - view.scales().offset()));
     }
+    for (int b = 0; b < 3; ++b) REQUIRE(view.scales().outer()[b] == extreme[b] / 448.0F);
     for (index_t r = 0; r < 6; ++r) {
       for (index_t g = 0; g < 7; ++g) {
         const index_t i = 7 * r + g;

@@ -36,7 +36,7 @@ concept plane_scale = scale_store<S> || is_nested_scale<S>;
 template <class S>
 class scale_plane {
  public:
-  SUBBYTE_HD_INLINE constexpr scale_plane() noexcept = default;
+  SUBBYTE_INLINE constexpr scale_plane() noexcept = default;
   SUBBYTE_HD_INLINE constexpr scale_plane(const S* data) noexcept  // NOLINT: implicit
       : data_(data) {}
 
@@ -64,7 +64,7 @@ class scale_plane {
 template <class Inner, int Block>
 class scale_plane<nested_scale<Inner, Block>> {
  public:
-  SUBBYTE_HD_INLINE constexpr scale_plane() noexcept = default;
+  SUBBYTE_INLINE constexpr scale_plane() noexcept = default;
   /// codes [count]; outer [ceil(count / Block)].
   SUBBYTE_HD_INLINE constexpr scale_plane(const Inner* codes, const float* outer,
                                           float offset) noexcept

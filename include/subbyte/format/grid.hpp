@@ -80,7 +80,7 @@ struct int_grid {
   ///
   /// Without stored zero points the range is made symmetric: the step is 2 max |w| / last_code, so
   /// that the extreme weight lies half a step from two codes. An all-zero group gets the range
-  /// [-1, 1].
+  /// [-1, 1]; with real zero points the scale 1 and the zero point 0.
   /// Source  IST-DASLab/gptq quant.py, find_params; unlike there, a symmetric group without a
   ///         negative weight is not cut to half its range.
   template <class Arch>
@@ -100,9 +100,13 @@ struct int_grid {
       const float most = range.high > -range.low ? range.high : -range.low;
       range = {-most, most};
     }
-    if (range.low == 0 && range.high == 0) range = {-1.0F, 1.0F};
-    const float scale = (range.high - range.low) / static_cast<float>(last_code);
+    if (range.low == 0 && range.high == 0 && Zeros != zero_points::real) range = {-1.0F, 1.0F};
+    constexpr auto last = static_cast<float>(last_code);
+    const float span = range.high - range.low;
+    const float scale = span - span == 0 ? span / last : range.high / last - range.low / last;
     if constexpr (Zeros == zero_points::none) return {scale, static_cast<float>(middle_code)};
+    // A real zero point may lie between codes: a group of nothing gets one that is a code.
+    if (scale == 0) return {Zeros == zero_points::real ? 1.0F : 0.0F, 0.0F};
     const float zero = -range.low / scale;
     if constexpr (Zeros == zero_points::real) return {scale, zero};
     return {scale, static_cast<float>(clamp(rint_even(zero), 0, last_code))};

@@ -17,9 +17,9 @@ class SubbyteConan(ConanFile):
     topics = ("quantization", "gguf", "llm", "header-only")
     package_type = "header-library"
     settings = "os", "arch", "compiler", "build_type"
-    # One option per dependency: xsimd is for the component cpu, JSON for io.
-    options = {"with_xsimd": [True, False], "with_json": [True, False]}
-    default_options = {"with_xsimd": True, "with_json": True}
+    # One option per dependency: xsimd is for the component cpu, JSON for io, Eigen for calibrate.
+    options = {"with_xsimd": [True, False], "with_json": [True, False], "with_eigen": [True, False]}
+    default_options = {"with_xsimd": True, "with_json": True, "with_eigen": True}
     implements = ["auto_header_only"]
     exports_sources = "CMakeLists.txt", "cmake/*", "include/*", "LICENSE", "NOTICE"
     no_copy_source = True
@@ -34,6 +34,8 @@ class SubbyteConan(ConanFile):
             self.requires("xsimd/[>=8.1 <15]", transitive_headers=True)
         if self.options.with_json:
             self.requires("nlohmann_json/[>=3.11 <4]", transitive_headers=True)
+        if self.options.with_eigen:
+            self.requires("eigen/[>=3.4 <6]", transitive_headers=True)
 
     def validate(self):
         check_min_cppstd(self, 20)

@@ -13,6 +13,7 @@ export CONAN_HOME=$out/home
 version=$(g++ -dumpversion)
 json=$(pkg-config --modversion nlohmann_json)
 xsimd=$(pkg-config --modversion xsimd)
+eigen=$(pkg-config --modversion eigen3)
 cat >"$out/profile" <<PROFILE
 [settings]
 os=Linux
@@ -26,6 +27,7 @@ build_type=Release
 [platform_requires]
 xsimd/$xsimd
 nlohmann_json/$json
+eigen/$eigen
 
 [conf]
 tools.cmake.cmaketoolchain:generator=Ninja

@@ -75,18 +75,18 @@ if(WAY STREQUAL "find_package")
   set(absent_core ${without_dependencies})
   set(absent_cpu -DCMAKE_DISABLE_FIND_PACKAGE_nlohmann_json=ON)
   set(absent_io -DCMAKE_DISABLE_FIND_PACKAGE_xsimd=ON)
-  foreach(component IN ITEMS core cpu io)
+  foreach(component IN ITEMS core cpu io calibrate)
     run("configuring a consumer of ${component} alone" ${CMAKE_COMMAND} ${common} -S "${consumer}"
         -B "${WORK}/${component}" -DCOMPONENTS=${component} ${absent_${component}})
     build_and_run("${WORK}/${component}" ${component})
   endforeach()
   run("configuring a consumer of all components" ${CMAKE_COMMAND} ${common} -S "${consumer}"
-      -B "${WORK}/all" -DCOMPONENTS=core,cpu,io)
+      -B "${WORK}/all" -DCOMPONENTS=core,cpu,io,calibrate)
 
   find_program(pkg_config NAMES pkg-config pkgconf)
   if(pkg_config)
     set(ENV{PKG_CONFIG_PATH} "${WORK}/moved/share/pkgconfig")
-    foreach(component IN ITEMS core cpu io)
+    foreach(component IN ITEMS core cpu io calibrate)
       run("pkg-config" ${pkg_config} --cflags --libs subbyte-${component})
       separate_arguments(flags UNIX_COMMAND "${output}")
       run("compiling with pkg-config's flags" ${COMPILER} -std=c++20 ${flags}
@@ -100,14 +100,14 @@ if(WAY STREQUAL "find_package")
 elseif(WAY STREQUAL "add_subdirectory" OR WAY STREQUAL "fetch_content")
   run("configuring the consumer" ${CMAKE_COMMAND} ${common} "-DSUBBYTE_SOURCE=${SOURCE}"
       -S "${SOURCE}/tests/consumers/${WAY}" -B "${WORK}/consumer")
-  build_and_run("${WORK}/consumer" core cpu io)
+  build_and_run("${WORK}/consumer" core cpu io calibrate)
 
 elseif(WAY STREQUAL "vcpkg")
   run("the port" ${CMAKE_COMMAND} -D "SOURCE=${SOURCE}" -D "WORK=${WORK}" -D "GENERATOR=${GENERATOR}"
       -D "COMPILER=${COMPILER}" -P "${SOURCE}/tests/consumers/vcpkg.cmake")
   run("configuring the consumer" ${CMAKE_COMMAND} ${common} "-DCMAKE_PREFIX_PATH=${WORK}/package"
-      -DCOMPONENTS=core,cpu,io -S "${SOURCE}/tests/consumers/find_package" -B "${WORK}/consumer")
-  build_and_run("${WORK}/consumer" core cpu io)
+      -DCOMPONENTS=core,cpu,io,calibrate -S "${SOURCE}/tests/consumers/find_package" -B "${WORK}/consumer")
+  build_and_run("${WORK}/consumer" core cpu io calibrate)
 
 else()
   set(folder "${SOURCE}/tests/consumers/include_path")

@@ -18,10 +18,10 @@ class SubbyteTest(ConanFile):
 
     def build(self):
         cmake = CMake(self)
-        cmake.configure({"COMPONENTS": "core,cpu,io"}, "../find_package")
+        cmake.configure({"COMPONENTS": "core,cpu,io,calibrate"}, "../find_package")
         cmake.build()
 
     def test(self):
         if can_run(self):
-            for name in ("core", "cpu", "io"):
+            for name in ("core", "cpu", "io", "calibrate"):
                 self.run(os.path.join(self.cpp.build.bindir, name), env="conanrun")

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "command_line.hpp"
-#include "llama/model.hpp"
+#include "llama/gguf_source.hpp"
 #include "llama/sentencepiece.hpp"
 #include "subbyte/checkpoint/names.hpp"
 #include "subbyte/format/list.hpp"

@@ -49,7 +49,7 @@ llama::token draw(subbyte::vector_view<const float> logits, const options& o,
 void generate(const options& o) {
   using clock = std::chrono::steady_clock;
   const llama::model model(o.model);
-  const llama::tokenizer words(llama::read_vocabulary(model.file()));
+  const llama::tokenizer words(model.source().read_vocabulary());
   subbyte::thread_pool pool(o.threads);
 
   std::vector<llama::token> prompt = words.encode(o.prompt);

@@ -6,10 +6,11 @@
 #include <filesystem>
 #include <map>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <utility>
 
+#include "llama/configuration.hpp"
 #include "llama/sentencepiece.hpp"
+#include "subbyte/checkpoint/directory.hpp"
 #include "subbyte/checkpoint/names.hpp"
 #include "subbyte/io/safetensors.hpp"
 
@@ -37,80 +38,9 @@ std::string_view text_of(const subbyte::mapped_file& file) {
   return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
 }
 
-/// config.json of a Hugging Face checkpoint, with errors that name the file and the key.
-class configuration {
- public:
-  explicit configuration(const std::string& path) : path_(path) {
-    const subbyte::mapped_file file(path);
-    root_ = nlohmann::json::parse(text_of(file), nullptr, false);
-    if (!root_.is_object()) throw_error(errc::bad_metadata, path, "not a JSON object");
-  }
-
-  [[nodiscard]] bool has(const char* key) const {
-    return root_.contains(key) && !root_.at(key).is_null();
-  }
-  [[nodiscard]] std::uint32_t count(const char* key) const {
-    const bool fits = has(key) && root_.at(key).is_number_unsigned() &&
-                      root_.at(key).get<std::uint64_t>() <= 0x7FFFFFFF;
-    if (!fits) throw_error(errc::bad_metadata, path_, std::string(key) + " is no count");
-    return root_.at(key).get<std::uint32_t>();
-  }
-  [[nodiscard]] std::uint32_t count_or(const char* key, std::uint32_t fallback) const {
-    return has(key) ? count(key) : fallback;
-  }
-  [[nodiscard]] float number_or(const char* key, float fallback) const {
-    if (!has(key)) return fallback;
-    if (!root_.at(key).is_number()) {
-      throw_error(errc::bad_metadata, path_, std::string(key) + " is no number");
-    }
-    return root_.at(key).get<float>();
-  }
-  [[nodiscard]] std::string text_or(const char* key, const std::string& fallback) const {
-    if (!has(key)) return fallback;
-    if (!root_.at(key).is_string()) {
-      throw_error(errc::bad_metadata, path_, std::string(key) + " is no string");
-    }
-    return root_.at(key).get<std::string>();
-  }
-
- private:
-  std::string path_;
-  nlohmann::json root_;
-};
-
-/// The llama.* keys that a configuration gives.
-struct llama_sizes {
-  std::uint32_t vocabulary, width, layers, heads, kv_heads, head_size, feed_forward, context;
-  float rope_base, norm_epsilon;
-
-  explicit llama_sizes(const configuration& c, const std::string& path)
-      : vocabulary(c.count("vocab_size")),
-        width(c.count("hidden_size")),
-        layers(c.count("num_hidden_layers")),
-        heads(c.count("num_attention_heads")),
-        kv_heads(c.count_or("num_key_value_heads", heads)),
-        head_size(c.count_or("head_dim", heads > 0 ? width / heads : 0)),
-        feed_forward(c.count("intermediate_size")),
-        context(c.count("max_position_embeddings")),
-        rope_base(c.number_or("rope_theta", 10000.0F)),
-        norm_epsilon(c.number_or("rms_norm_eps", 1e-6F)) {
-    const std::string type = c.text_or("model_type", "");
-    if (type != "llama") {
-      throw_error(errc::unsupported_format, path,
-                  "model_type is \"" + subbyte::printable(type) + "\", and only \"llama\" is read");
-    }
-    if (c.has("rope_scaling")) {
-      throw_error(errc::unsupported_format, path, "rope_scaling is set, and is not read");
-    }
-    if (head_size == 0 || head_size % 2 != 0) {
-      throw_error(errc::bad_metadata, path,
-                  "the head size is " + std::to_string(head_size) + ", required is an even number");
-    }
-  }
-};
-
-void write_llama_metadata(gguf::split_writer& out, const std::string& name, const llama_sizes& s,
-                          std::uint32_t file_type, const llama::vocabulary& words) {
+void write_llama_metadata(gguf::split_writer& out, const std::string& name,
+                          const llama::configured_sizes& s, std::uint32_t file_type,
+                          const llama::vocabulary& words) {
   out.metadata("general.architecture", "llama");
   out.metadata("general.name", name);
   out.metadata("llama.context_length", s.context);
@@ -195,11 +125,60 @@ source_tensor from_hugging_face(const safetensors::tensor& stored, std::string n
   return t;
 }
 
+// A quantized module; its codes are read once for a run of reads.
+source_tensor from_quantized_module(std::shared_ptr<const checkpoint::directory> directory,
+                                    const checkpoint::quantized_module& module, std::string name,
+                                    index_t head_size) {
+  source_tensor t;
+  t.name = std::move(name);
+  const subbyte::matrix_shape shape = directory->shape_of(module.name);
+  t.dims = {shape.cols, shape.rows};
+  t.type_name = checkpoint::scheme_name(module.settings);
+  t.lossy = true;
+  const bool rotated = checkpoint::rows_are_rotated(t.name);
+  if (rotated && shape.rows % head_size != 0) {
+    throw_error(errc::bad_shape, subbyte::printable(module.name),
+                std::to_string(shape.rows) + " rows are no multiple of the head size " +
+                    std::to_string(head_size));
+  }
+  t.codes = [directory, module = module.name, rotated, head_size] {
+    subbyte::group_codes stored = directory->load_codes(module);
+    if (!rotated) return stored;
+    subbyte::group_codes w = stored.clone();
+    const auto copy_row = [&](auto& to, const auto& from, index_t r) {
+      for (index_t k = 0; k < from.extent(1); ++k) {
+        to(r, k) = from(checkpoint::hugging_face_row(r, head_size), k);
+      }
+    };
+    for (index_t r = 0; r < w.rows(); ++r) {
+      copy_row(w.codes, stored.codes, r);
+      copy_row(w.scales, stored.scales, r);
+      if (!w.symmetric()) copy_row(w.zeros, stored.zeros, r);
+    }
+    return w;
+  };
+  t.read = [load = t.codes, loaded = std::make_shared<subbyte::group_codes>()](
+               index_t first, index_t count, float* out) {
+    if (loaded->rows() == 0) *loaded = load();
+    for (index_t r = 0; r < count; ++r) {
+      for (index_t k = 0; k < loaded->cols(); ++k) {
+        out[r * loaded->cols() + k] = loaded->value(first + r, k);
+      }
+    }
+    if (first + count == loaded->rows()) *loaded = subbyte::group_codes();
+  };
+  return t;
+}
+
 }  // namespace
 
 model_source open_gguf_model(const std::string& path) {
   const auto file = std::make_shared<const gguf::split_file>(gguf::open_split(path));
   model_source model;
+  if (file->get_or<std::string_view>("general.architecture", "") == "llama") {
+    model.heads = file->get_or<index_t>("llama.attention.head_count", 1);
+    model.kv_heads = file->get_or<index_t>("llama.attention.head_count_kv", model.heads);
+  }
   for (const gguf::file& shard : file->shards()) model.files.push_back(shard.name());
   for (const gguf::tensor& stored : file->tensors()) {
     source_tensor t;
@@ -242,11 +221,18 @@ model_source open_hugging_face_model(const std::string& path) {
   const std::string folder =
       is_folder(path) ? path : std::filesystem::path(path).parent_path().string();
   const std::string base = folder.empty() ? std::string() : folder + "/";
-  const auto file = std::make_shared<const safetensors::file>(safetensors::open(path));
-  const configuration config(base + "config.json");
-  const llama_sizes sizes(config, base + "config.json");
+  // The configuration beside a single file may be that of other files: only a folder is quantized.
+  const auto directory =
+      is_folder(path) ? std::make_shared<const checkpoint::directory>(path) : nullptr;
+  const auto file = directory != nullptr
+                        ? std::shared_ptr<const safetensors::file>(directory, &directory->file())
+                        : std::make_shared<const safetensors::file>(safetensors::open(path));
+  const llama::configuration config(base + "config.json");
+  const llama::configured_sizes sizes(config);
 
   model_source model;
+  model.heads = sizes.heads;
+  model.kv_heads = sizes.kv_heads;
   for (index_t i = 0; i < file->shard_count(); ++i) model.files.push_back(file->shard_path(i));
   std::map<std::string, const safetensors::tensor*> named;
   for (const safetensors::tensor& stored : file->tensors()) {
@@ -255,7 +241,9 @@ model_source open_hugging_face_model(const std::string& path) {
     if (name.size() > derived.size() && name.substr(name.size() - derived.size()) == derived) {
       continue;
     }
-    const std::optional<std::string> renamed = checkpoint::gguf_name(name);
+    const auto* const owner = directory != nullptr ? directory->owner_of(name) : nullptr;
+    const std::optional<std::string> renamed =
+        checkpoint::gguf_name(owner != nullptr ? owner->name + ".weight" : std::string(name));
     if (!renamed) {
       throw_error(errc::unsupported_format, path,
                   "tensor " + subbyte::printable(name) + " has no place in a Llama GGUF file");
@@ -267,6 +255,16 @@ model_source open_hugging_face_model(const std::string& path) {
     if (found == named.end()) {
       throw_error(errc::not_found, path,
                   "no tensor " + checkpoint::hugging_face_name(name).value_or(name));
+    }
+    const auto* const owner =
+        directory != nullptr ? directory->owner_of(found->second->name()) : nullptr;
+    if (owner != nullptr) {
+      model.tensors.push_back(from_quantized_module(directory, *owner, name, sizes.head_size));
+      for (const std::string_view part : owner->tensors) {
+        model.stored_bytes += static_cast<index_t>(file->tensor(part).bytes().size());
+      }
+      named.erase(found);
+      return;
     }
     model.tensors.push_back(from_hugging_face(*found->second, name, sizes.head_size));
     model.tensors.back().read = [file, read = model.tensors.back().read](

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "subbyte/io/gguf_split_writer.hpp"
+#include "subbyte/matrix/group_codes.hpp"
 
 namespace example {
 
@@ -26,6 +27,8 @@ struct source_tensor {
 
   /// Rows [first, first + count) as floats.
   std::function<void(index_t first, index_t count, float* out)> read;
+  /// The codes of a checkpoint's quantized module, rows in the order of read; empty for all else.
+  std::function<subbyte::group_codes()> codes;
 
   [[nodiscard]] index_t cols() const { return dims.empty() ? 1 : dims[0]; }
   [[nodiscard]] index_t rows() const {
@@ -42,6 +45,7 @@ struct model_source {
   std::vector<std::string> files;      // read from
   std::vector<std::string> notes;      // for the user
   index_t stored_bytes = 0;            // of all tensors
+  index_t heads = 1, kv_heads = 1;     // of attention, where known
 
   /// Adds the model's keys to a file in the making, with this general.file_type.
   std::function<void(subbyte::gguf::split_writer& out, std::uint32_t file_type)> write_metadata;
@@ -51,7 +55,8 @@ struct model_source {
 model_source open_gguf_model(const std::string& path);
 
 /// A Llama checkpoint of Hugging Face's: a folder with config.json, safetensors and, if there is
-/// one, tokenizer.model; or one of its safetensors files. Throws subbyte::error.
+/// one, tokenizer.model, quantized by GPTQ, AWQ or compressed-tensors or not; or one of its
+/// safetensors files that are not. Throws subbyte::error.
 model_source open_hugging_face_model(const std::string& path);
 
 /// Either, by what is at `path`.

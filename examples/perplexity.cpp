@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/// Measures models on a text: perplexity, divergence from a base model, weight error, speed.
+/// Measures models on a text: perplexity, divergence from a base model, weight error, speed; or
+/// collects what calibrated quantizers need.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "command_line.hpp"
+#include "llama/calibration.hpp"
 #include "llama/perplexity.hpp"
 #include "subbyte/exec/thread_pool.hpp"
 #include "subbyte/metrics/cost.hpp"
@@ -18,12 +20,12 @@
 namespace {
 
 using subbyte::index_t;
-namespace gguf = subbyte::gguf;
 
 struct options {
   std::vector<std::string> models;
-  std::string base, text, tokens, json;
-  index_t window = 0, limit = 0;
+  std::string base, text, tokens, json, calibration;
+  index_t window = 0, limit = 0, sample_rows = 0;
+  bool with_hessian = true;
   double speed_seconds = 0.5;
   int threads = 0;
 };
@@ -38,11 +40,9 @@ struct measured {
   llama::speed speed{};
 };
 
-std::string most_used_format(const gguf::split_file& file) {
+std::string most_used_format(const llama::weight_source& source) {
   std::map<std::string, index_t> weights;
-  for (const gguf::tensor& t : file.tensors()) {
-    weights[gguf::find_tensor_type(t.type()).name] += t.size();
-  }
+  for (const llama::stored_weight& t : source.tensors()) weights[t.format] += t.size();
   std::string best;
   for (const auto& [name, count] : weights) {
     if (best.empty() || count > weights[best]) best = name;
@@ -50,26 +50,24 @@ std::string most_used_format(const gguf::split_file& file) {
   return best;
 }
 
-void read_row(const gguf::tensor& t, index_t row, std::vector<float>& out) {
-  out.resize(static_cast<std::size_t>(t.cols()));
-  t.visit([&](auto w) { w.decode_row(row, 0, w.cols(), out.data()); });
-}
-
 // All matrices of the base against the model's.
-subbyte::error_report weight_error(const gguf::split_file& base, const gguf::split_file& model) {
+subbyte::error_report weight_error(const llama::weight_source& base,
+                                   const llama::weight_source& model) {
   subbyte::error_sums sums;
   std::vector<float> signal, estimate;
-  for (const gguf::tensor& original : base.tensors()) {
-    if (original.rows() == 1) continue;
-    const gguf::tensor& stored = model.tensor(original.name());
-    if (stored.rows() != original.rows() || stored.cols() != original.cols()) {
+  for (const llama::stored_weight& original : base.tensors()) {
+    if (original.rows == 1) continue;
+    const llama::stored_weight& stored = model.get(original.name);
+    if (stored.rows != original.rows || stored.cols != original.cols) {
       subbyte::throw_error(subbyte::errc::bad_shape, model.name(),
-                           "tensor " + subbyte::printable(original.name()) +
+                           "tensor " + subbyte::printable(original.name) +
                                " has another shape than in " + base.name());
     }
-    for (index_t r = 0; r < original.rows(); ++r) {
-      read_row(original, r, signal);
-      read_row(stored, r, estimate);
+    signal.resize(static_cast<std::size_t>(original.cols));
+    estimate.resize(signal.size());
+    for (index_t r = 0; r < original.rows; ++r) {
+      original.read_row(r, signal.data());
+      stored.read_row(r, estimate.data());
       sums.add<>(signal, estimate);
     }
   }
@@ -79,9 +77,9 @@ subbyte::error_report weight_error(const gguf::split_file& base, const gguf::spl
 measured open_measured(const std::string& path) {
   measured m;
   m.model = std::make_unique<llama::model>(path);
-  m.format = most_used_format(m.model->file());
-  for (const gguf::tensor& t : m.model->file().tensors()) {
-    m.cost.merge({t.size(), 0, t.size_bytes()});
+  m.format = most_used_format(m.model->source());
+  for (const llama::stored_weight& t : m.model->source().tensors()) {
+    m.cost.merge({t.size(), 0, t.bytes});
   }
   return m;
 }
@@ -100,10 +98,10 @@ nlohmann::ordered_json number(double value) {
 
 nlohmann::ordered_json to_json(const measured& m, bool against_base, bool with_speed) {
   nlohmann::ordered_json j;
-  j["file"] = m.model->file().name();
+  j["file"] = m.model->source().name();
   j["format"] = m.format;
   j["bits_per_weight"] = m.cost.bits_per_weight();
-  j["file_bytes"] = m.model->file().size_bytes();
+  j["file_bytes"] = m.model->source().size_bytes();
   j["tokens"] = m.score.likelihood.nll.count;
   j["perplexity"] = number(m.score.likelihood.perplexity());
   j["perplexity_standard_error"] = number(m.score.likelihood.standard_error());
@@ -135,11 +133,11 @@ void print_table(const std::vector<measured>& all, bool has_base, bool with_spee
     std::printf(" %8s %20s %7s %9s %8s", "change", "KL (nats)", "top-1", "rel.RMSE", "SQNR dB");
   }
   if (with_speed) std::printf(" %9s %9s", "prompt/s", "gener./s");
-  std::printf("\n");
+  std::printf("  file\n");
   for (std::size_t i = 0; i < all.size(); ++i) {
     const measured& m = all[i];
     std::printf("%-8s %7.3f %9lld %9.4f ±%5.2f", m.format.c_str(), m.cost.bits_per_weight(),
-                static_cast<long long>(m.model->file().size_bytes()),
+                static_cast<long long>(m.model->source().size_bytes()),
                 m.score.likelihood.perplexity(), m.score.likelihood.standard_error());
     if (has_base && i == 0) {
       std::printf(" %8s %20s %7s %9s %8s", "base", "-", "-", "-", "-");
@@ -150,7 +148,8 @@ void print_table(const std::vector<measured>& all, bool has_base, bool with_spee
                   m.weights.relative_rmse, m.weights.sqnr_db);
     }
     if (with_speed) std::printf(" %9.0f %9.0f", m.speed.prompt, m.speed.generation);
-    std::printf("\n");
+    const std::string path = m.model->source().name();
+    std::printf("  %s\n", path.substr(path.rfind('/') + 1).c_str());
   }
 }
 
@@ -177,6 +176,53 @@ void write_json(const std::vector<measured>& all, const options& o, const llama:
   if (!file) subbyte::throw_error(subbyte::errc::io, o.json, "cannot write");
 }
 
+// At most 511 unless asked for: memory grows with the window, by the logits of all its tokens.
+llama::windows cut_stream(const options& o, const llama::model& model) {
+  const llama::vocabulary words = model.source().read_vocabulary();
+  const index_t length =
+      o.window > 0 ? o.window : std::clamp<index_t>(model.shape().context - 1, 1, 511);
+  return {read_stream(o, words), words.bos, length, o.limit};
+}
+
+void calibrate(const options& o) {
+  if (o.models.size() != 1) {
+    subbyte::throw_error(subbyte::errc::bad_argument, "models",
+                         std::to_string(o.models.size()) + "; --calibrate takes one");
+  }
+  const llama::model model(o.models.front());
+  const llama::windows text = cut_stream(o, model);
+  subbyte::thread_pool pool(o.threads);
+  subbyte::statistics_options keep;
+  keep.hessian = o.with_hessian;
+  keep.sample_rows = o.sample_rows;
+  example::cancel_on_interrupt();
+  llama::input_list statistics;
+  {
+    example::progress_bar bar("calibrate");
+    statistics =
+        llama::collect_statistics(model, text, 0, text.count(), keep, pool, [&](index_t done) {
+          example::check_interrupt();
+          bar.update(static_cast<double>(done), static_cast<double>(text.count()));
+        });
+  }
+  llama::save_statistics(o.calibration, model, statistics, o.tokens.empty() ? o.text : o.tokens);
+
+  std::printf("%-28s %8s %9s %9s %6s %11s %11s\n", "input", "channels", "tokens", "per ch.", "dead",
+              "mean x^2", "max |x|");
+  for (std::size_t i = 0; i < statistics.size(); ++i) {
+    const subbyte::input_statistics& s = statistics[i];
+    double square = 0;
+    float largest = 0;
+    for (index_t j = 0; j < s.cols(); ++j) {
+      square += s.parts().sum_square(j) / static_cast<double>(s.tokens() * s.cols());
+      largest = std::max(largest, s.max_magnitude()[j]);
+    }
+    std::printf("%-28s %8lld %9lld %9.1f %6lld %11.4g %11.4g\n", model.inputs()[i].name.c_str(),
+                static_cast<long long>(s.cols()), static_cast<long long>(s.tokens()), s.coverage(),
+                static_cast<long long>(s.dead_channels()), square, static_cast<double>(largest));
+  }
+}
+
 void measure(const options& o) {
   std::vector<measured> all;
   if (!o.base.empty()) all.push_back(open_measured(o.base));
@@ -187,17 +233,14 @@ void measure(const options& o) {
   const llama::model& first = *all.front().model;
   for (const measured& m : all) {
     if (m.model->shape().vocabulary != first.shape().vocabulary) {
-      subbyte::throw_error(subbyte::errc::bad_shape, m.model->file().name(),
+      subbyte::throw_error(subbyte::errc::bad_shape, m.model->source().name(),
                            std::to_string(m.model->shape().vocabulary) + " tokens, and " +
-                               first.file().name() + " has " +
+                               first.source().name() + " has " +
                                std::to_string(first.shape().vocabulary));
     }
   }
-  const llama::vocabulary words = llama::read_vocabulary(first.file());
-  // At most 511 unless asked for: memory grows with the window, by the logits of all its tokens.
-  const index_t length =
-      o.window > 0 ? o.window : std::clamp<index_t>(first.shape().context - 1, 1, 511);
-  const llama::windows text(read_stream(o, words), words.bos, length, o.limit);
+  const llama::windows text = cut_stream(o, first);
+  const index_t length = text.length();
   subbyte::thread_pool pool(o.threads);
 
   std::vector<const llama::model*> models;
@@ -213,7 +256,7 @@ void measure(const options& o) {
   }
   for (std::size_t i = 0; i < all.size(); ++i) {
     if (has_base && i > 0) {
-      all[i].weights = weight_error(all[0].model->file(), all[i].model->file());
+      all[i].weights = weight_error(all[0].model->source(), all[i].model->source());
     }
     if (o.speed_seconds > 0) {
       const std::size_t prompt = static_cast<std::size_t>(length + 1) / 2;
@@ -253,11 +296,28 @@ int main(int argc, char** argv) {
   app.add_option("--threads", o.threads, "0: one per hardware thread")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
+  auto* const calibration = app.add_option(
+      "--calibrate", o.calibration,
+      "measure nothing; write the statistics of every layer's input to this file, which quantize "
+      "--calibration reads");
+  app.add_flag("!--no-hessian", o.with_hessian,
+               "with --calibrate: leave out X^T X, which only GPTQ and AWQ need and which takes "
+               "nearly all of the file")
+      ->needs(calibration);
+  app.add_option("--sample-rows", o.sample_rows,
+                 "with --calibrate: keep so many rows of each input itself")
+      ->check(CLI::Range(0, 1 << 24))
+      ->capture_default_str()
+      ->needs(calibration);
   app.add_option("--json", o.json, "write the figures to this file, too; - : to standard output");
   return example::run(app, argc, argv, [&] {
     if (o.text.empty() && o.tokens.empty()) {
       subbyte::throw_error(subbyte::errc::bad_argument, "text", "--text or --tokens is required");
     }
-    measure(o);
+    if (o.calibration.empty()) {
+      measure(o);
+    } else {
+      calibrate(o);
+    }
   });
 }

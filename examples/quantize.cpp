@@ -7,63 +7,37 @@
 #include <filesystem>
 #include <limits>
 #include <map>
+#include <optional>
 #include <vector>
 
+#include "calibration_source.hpp"
 #include "command_line.hpp"
 #include "model_source.hpp"
+#include "quantizers.hpp"
 #include "subbyte/exec/thread_pool.hpp"
 #include "subbyte/format/list.hpp"
-#include "subbyte/quantize/quantize.hpp"
+#include "subbyte/metrics/cost.hpp"
 
 namespace {
 
+using example::chosen_method;
 using example::model_source;
+using example::needs;
 using example::source_tensor;
+using example::target_format;
 using subbyte::index_t;
 namespace gguf = subbyte::gguf;
 
-/// A format of the registry that GGUF has an id for.
-struct target_format {
-  const char* name;
-  std::uint32_t gguf_type;
-  index_t block_size, block_bytes;
-  // Writes the quantized rows as the next bytes of a declared tensor.
-  void (*encode)(subbyte::weights_view rows, const std::string& name, gguf::split_writer& out,
-                 subbyte::executor_ref executor);
+bool fits(const target_format& f, const source_tensor& t) { return t.cols() % f.block_size == 0; }
 
-  [[nodiscard]] bool fits(const source_tensor& t) const { return t.cols() % block_size == 0; }
-  [[nodiscard]] index_t bytes(const source_tensor& t) const {
-    return t.size() / block_size * block_bytes;
-  }
-};
-
-template <class F>
-void encode(subbyte::weights_view rows, const std::string& name, gguf::split_writer& out,
-            subbyte::executor_ref executor) {
-  subbyte::block_matrix<F> blocks(rows.extent(0), rows.extent(1));
-  subbyte::quantize_into(rows, blocks, subbyte::reference{}, executor);
-  out.write(name, {reinterpret_cast<const std::uint8_t*>(blocks.view().data()),
-                   static_cast<std::size_t>(blocks.view().size_bytes())});
-}
-
-const std::vector<target_format>& target_formats() {
-  static const std::vector<target_format> formats = [] {
-    std::vector<target_format> list;
-    subbyte::for_each_type(subbyte::all_formats{}, [&](auto tag) {
-      using F = typename decltype(tag)::type;
-      if constexpr (subbyte::gguf_format<F>) {
-        list.push_back({F::name, F::gguf_type, F::block_size, sizeof(F), &encode<F>});
-      }
-    });
-    return list;
-  }();
-  return formats;
+index_t stored_bytes(const target_format& f, const source_tensor& t) {
+  return t.size() / f.block_size * f.block_bytes;
 }
 
 const target_format& find_format(const std::string& name) {
   std::string known;
-  for (const target_format& f : target_formats()) {
-    if (subbyte::same_format_name(f.name, name.c_str())) return f;
+  for (const target_format& f : example::block_target_formats()) {
+    if (subbyte::same_format_name(f.name.c_str(), name.c_str())) return f;
     known += std::string(known.empty() ? "" : " ") + f.name;
   }
   subbyte::throw_error(subbyte::errc::bad_argument, "format \"" + name + "\"",
@@ -98,10 +72,10 @@ const target_format& fall_back(const target_format& wanted, const source_tensor&
                                                           {"q3_k", "q4_0"},     {"q4_k", "q5_0"},
                                                           {"q5_k", "q5_1"},     {"q6_k", "q8_0"}};
   const target_format* format = &wanted;
-  if (const auto found = next.find(wanted.name); !wanted.fits(t) && found != next.end()) {
+  if (const auto found = next.find(wanted.name); !fits(wanted, t) && found != next.end()) {
     format = &find_format(found->second);
   }
-  return format->fits(t) ? *format : find_format("f16");
+  return fits(*format, t) ? *format : find_format("f16");
 }
 
 // The matrix that makes the logits: errors there reach the output directly.
@@ -121,7 +95,8 @@ struct plan_entry {
   bool fell_back;
 
   [[nodiscard]] index_t bytes() const {
-    return format != nullptr ? format->bytes(*tensor) : static_cast<index_t>(tensor->bytes.size());
+    return format != nullptr ? stored_bytes(*format, *tensor)
+                             : static_cast<index_t>(tensor->bytes.size());
   }
   [[nodiscard]] std::string type_name() const {
     return format != nullptr ? format->name : tensor->type_name;
@@ -129,14 +104,15 @@ struct plan_entry {
 };
 
 std::vector<plan_entry> make_plan(const model_source& model, const target_format& most,
-                                  const target_format& output, bool allow_requantize) {
+                                  const target_format& output, bool allow_requantize, bool scaled) {
   std::vector<plan_entry> plan;
   const source_tensor* const output_tensor = find_output(model);
   for (const source_tensor& t : model.tensors) {
     const bool chosen = is_quantizable(t);
     const target_format& wanted = &t == output_tensor ? output : most;
     const target_format& format = chosen ? fall_back(wanted, t) : find_format("f32");
-    const bool same = t.gguf_type && (!chosen || *t.gguf_type == format.gguf_type);
+    const bool changed = scaled && example::folded_scales::touches(t.name);
+    const bool same = t.gguf_type && !changed && (!chosen || *t.gguf_type == format.gguf_type);
     if (!same && t.lossy && !allow_requantize) {
       subbyte::throw_error(subbyte::errc::bad_argument, t.name,
                            "is " + t.type_name +
@@ -197,14 +173,105 @@ void print_totals(const model_source& model, const std::vector<plan_entry>& plan
   }
 }
 
+/// How matrices are quantized, and what came of it.
+struct quantizing {
+  chosen_method method;
+  example::calibration_source calibration;
+  example::folded_scales scales;
+  std::vector<std::string> notes;
+  index_t calibrated = 0, uncalibrated = 0;
+};
+
+/// One tensor to be quantized, with what is known of its input.
+struct layer {
+  const target_format* format;
+  const example::method* method;
+  std::optional<example::known_input> input;
+};
+
+// Float formats, stacks of experts and inputs that saw no token are left to the format's own tool.
+layer prepare(const plan_entry& e, quantizing& how) {
+  static const example::method own{"reference", needs::nothing, ""};
+  layer prepared{e.format, how.method.codes, std::nullopt};
+  const source_tensor& t = *e.tensor;
+  const bool floats = e.format->block_size == 1;
+  if (!is_quantizable(t) || t.dims.size() > 2 || floats) {
+    prepared.method = &own;
+    return prepared;
+  }
+  if (how.method.data() == needs::nothing) return prepared;
+  const subbyte::input_statistics& statistics = how.calibration.statistics_of(t.name);
+  if (statistics.tokens() == 0) {
+    prepared.method = &own;
+    ++how.uncalibrated;
+    how.notes.push_back("warning: " + subbyte::printable(t.name) +
+                        ": no token reached it in calibration; quantized without");
+    return prepared;
+  }
+  if (statistics.cols() != t.cols()) {
+    subbyte::throw_error(subbyte::errc::bad_shape, subbyte::printable(t.name),
+                         std::to_string(t.cols()) + " columns, and the calibration file has " +
+                             std::to_string(statistics.cols()) + " channels");
+  }
+  if (statistics.coverage() < 1) {
+    how.notes.push_back("warning: " + subbyte::printable(t.name) + ": " +
+                        std::to_string(statistics.tokens()) + " tokens of calibration for " +
+                        std::to_string(statistics.cols()) + " channels; more are better");
+  }
+  ++how.calibrated;
+  prepared.input.emplace(statistics, how.scales.scale_of(t.name));
+  return prepared;
+}
+
+// Rows [first, first + count) as the next bytes of the declared tensor.
+void write_rows(const source_tensor& t, index_t first, index_t count, const layer& how,
+                quantizing& all, std::vector<float>& floats, gguf::split_writer& out,
+                subbyte::executor_ref executor, subbyte::progress_ref progress) {
+  floats.resize(static_cast<std::size_t>(count * t.cols()));
+  t.read(first, count, floats.data());
+  all.scales.apply(t, first, count, floats.data());
+  try {
+    const subbyte::matrix_view<const float> rows(floats.data(), count, t.cols());
+    const example::layer_task task{rows, how.input ? &*how.input : nullptr, 0, executor, progress};
+    const example::quantized_layer made = how.format->quantize(*how.method, task, false);
+    out.write(t.name, made.blocks);
+    if (made.report.fell_back) {
+      all.notes.push_back("warning: " + subbyte::printable(t.name) + ": " + how.method->name +
+                          " fell back, with a damp of " + std::to_string(made.report.damp));
+    }
+  } catch (const subbyte::error& problem) {
+    if (problem.code() == subbyte::errc::non_finite) {
+      subbyte::throw_error(problem.code(), subbyte::printable(t.name),
+                           "counted from row " + std::to_string(first) + ", " + problem.what());
+    }
+    if (problem.code() == subbyte::errc::cancelled) example::check_interrupt();
+    subbyte::throw_error(problem.code(), subbyte::printable(t.name), problem.what());
+  }
+}
+
+void search_scales(const model_source& model, const std::vector<plan_entry>& plan, quantizing& how,
+                   subbyte::executor_ref executor) {
+  std::map<std::string, const target_format*> formats;
+  for (const plan_entry& e : plan) formats.emplace(e.tensor->name, e.format);
+  example::progress_bar bar("search scales");
+  how.scales.search(
+      model, how.calibration,
+      [&](const source_tensor& t) -> const target_format& { return *formats.at(t.name); }, executor,
+      [&](index_t done, index_t layers) {
+        example::check_interrupt();
+        bar.update(static_cast<double>(done), static_cast<double>(layers));
+      });
+}
+
 void write_model(const model_source& model, const std::vector<plan_entry>& plan,
                  const target_format& wanted, const std::string& path,
-                 const gguf::split_options& split, subbyte::executor_ref executor) {
+                 const gguf::split_options& split, quantizing& how,
+                 subbyte::executor_ref executor) {
   gguf::split_writer out(path, split);
   model.write_metadata(out, file_type(wanted));
   index_t total = 0, done = 0;
   for (const plan_entry& e : plan) {
-    const std::uint32_t type = e.format != nullptr ? e.format->gguf_type : *e.tensor->gguf_type;
+    const std::uint32_t type = e.format != nullptr ? *e.format->gguf_type : *e.tensor->gguf_type;
     out.declare(e.tensor->name, e.tensor->dims, type, e.bytes());
     total += e.tensor->size();
   }
@@ -223,23 +290,25 @@ void write_model(const model_source& model, const std::vector<plan_entry>& plan,
     if (e.format == nullptr) {
       out.write(t.name, t.bytes);
     } else {
-      // Slabs of rows: memory does not grow with the tensor.
+      // Slabs of rows: memory does not grow with the tensor. Feeding errors back starts with work
+      // that is the same for all rows, and is done for all at once.
+      const layer prepared = prepare(e, how);
       constexpr index_t slab = index_t{1} << 22;
-      const index_t rows_at_once = std::max<index_t>(1, slab / std::max<index_t>(1, t.cols()));
+      const index_t rows_at_once =
+          prepared.method->data == needs::hessian
+              ? std::max<index_t>(1, t.rows())
+              : std::max<index_t>(1, slab / std::max<index_t>(1, t.cols()));
       for (index_t first = 0; first < t.rows(); first += rows_at_once) {
         example::check_interrupt();
         const index_t count = std::min(rows_at_once, t.rows() - first);
-        floats.resize(static_cast<std::size_t>(count * t.cols()));
-        t.read(first, count, floats.data());
-        try {
-          e.format->encode(subbyte::matrix_view<const float>(floats.data(), count, t.cols()),
-                           t.name, out, executor);
-        } catch (const subbyte::error& problem) {
-          if (problem.code() != subbyte::errc::non_finite) throw;
-          subbyte::throw_error(problem.code(), subbyte::printable(t.name),
-                               "counted from row " + std::to_string(first) + ", " + problem.what());
-        }
-        bar.update(static_cast<double>(done + first * t.cols()), static_cast<double>(total));
+        const double before = static_cast<double>(done + first * t.cols());
+        const auto report = [&](double fraction) {
+          bar.update(before + fraction * static_cast<double>(count * t.cols()),
+                     static_cast<double>(total));
+          return example::interrupted == 0;
+        };
+        write_rows(t, first, count, prepared, how, floats, out, executor, report);
+        bar.update(before, static_cast<double>(total));
       }
     }
     done += t.size();
@@ -252,7 +321,8 @@ void write_model(const model_source& model, const std::vector<plan_entry>& plan,
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::string input, output, format_name = "q4_k", output_format_name;
+  std::string input, output, format_name = "q4_k", output_format_name, method_name = "reference";
+  std::vector<std::string> calibration_files;
   int threads = 0;
   bool dry_run = false, allow_requantize = false;
   gguf::split_options split;
@@ -270,6 +340,15 @@ int main(int argc, char** argv) {
   app.add_option("--output-format", output_format_name,
                  "format of the matrix that makes the logits: output.weight, or token_embd.weight "
                  "where there is none (llama.cpp's recipes use q6_k); default: as --format");
+  std::string known;
+  for (const example::method& m : example::methods()) known += "\n  " + m.name + ": " + m.what;
+  app.add_option("-m,--method", method_name,
+                 "awq, awq+METHOD (which fold scales into norms and preceding matrices first), or "
+                 "METHOD of" +
+                     known)
+      ->capture_default_str();
+  app.add_option("--calibration", calibration_files,
+                 "files of perplexity --calibrate; several are added up");
   app.add_option("--threads", threads, "0: one per hardware thread")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
@@ -285,6 +364,12 @@ int main(int argc, char** argv) {
   app.add_flag("--allow-requantize", allow_requantize, "quantize quantized tensors again");
   return example::run(app, argc, argv, [&] {
     const target_format& format = find_format(format_name);
+    quantizing how{
+        example::parse_method(method_name), example::calibration_source(calibration_files), {}, {}};
+    if (how.method.data() != needs::nothing && how.calibration.empty()) {
+      subbyte::throw_error(subbyte::errc::bad_argument, "method " + method_name,
+                           "--calibration is required");
+    }
     if (output.empty() && !dry_run) {
       subbyte::throw_error(subbyte::errc::bad_argument, "output", "a file to write is required");
     }
@@ -295,7 +380,8 @@ int main(int argc, char** argv) {
     }
     split.max_shard_bytes = static_cast<index_t>(split_bytes);
     const model_source model = example::open_model(input);
-    const std::vector<plan_entry> plan = make_plan(model, format, output_format, allow_requantize);
+    const std::vector<plan_entry> plan =
+        make_plan(model, format, output_format, allow_requantize, how.method.scaled);
     if (dry_run) {
       print_tensor_table(plan);
     } else {
@@ -307,9 +393,15 @@ int main(int argc, char** argv) {
       ::mallopt(M_MMAP_THRESHOLD, 1 << 20);
 #endif
       subbyte::thread_pool pool(threads);
-      write_model(model, plan, format, output, split, pool);
+      if (how.method.scaled) search_scales(model, plan, how, pool);
+      write_model(model, plan, format, output, split, how, pool);
     }
     print_totals(model, plan);
+    if (how.method.data() != needs::nothing && !dry_run) {
+      std::printf("%s: %lld matrices with calibration, %lld without\n", method_name.c_str(),
+                  static_cast<long long>(how.calibrated), static_cast<long long>(how.uncalibrated));
+    }
+    for (const std::string& note : how.notes) std::printf("%s\n", note.c_str());
     for (const std::string& note : model.notes) std::printf("%s\n", note.c_str());
   });
 }

@@ -1,18 +1,29 @@
 #!/usr/bin/env bash
-# Quantizes the bundled language model into nine formats and measures each against the original:
-# one table, build/demo/results.json, and plots beside it. Installs what is missing (Debian, Ubuntu).
+# Quantizes the bundled language model into nine formats, and by every method at the same bits, and
+# measures each against the original: tables, build/demo/*.json, and plots beside them. Installs what
+# is missing (Debian, Ubuntu).
 #
-# usage: demo.sh [--windows N]     measure on the first N windows of the text instead of all 163
+# usage: demo.sh [--windows N] [--full]
+#   --windows N   measure on the first N windows of the text instead of all 163
+#   --full        all methods, bits and group sizes on both books, and calibration of 16 to 1024
+#                 windows: hours instead of minutes
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 windows=0
-if [ $# -eq 2 ] && [ "$1" = --windows ]; then
-  windows=$2
-elif [ $# -ne 0 ]; then
-  sed -n '2,5s/^# \{0,1\}//p' "$0"
-  exit 2
-fi
+full=
+while [ $# -ne 0 ]; do
+  if [ "$1" = --full ]; then
+    full=yes
+    shift
+  elif [ "$1" = --windows ] && [ $# -ge 2 ]; then
+    windows=$2
+    shift 2
+  else
+    sed -n '2,9s/^# \{0,1\}//p' "$0"
+    exit 2
+  fi
+done
 formats='q8_0 q6_k q5_k q4_k q4_0 iq4_xs mxfp4 q3_k q2_k'
 data=examples/data
 build=build/demo-build
@@ -52,8 +63,48 @@ step 'measure: every model on the same text, a few minutes'
 step 'plot'
 scripts/plot_demo.py "$out/results.json" "$out"
 
+step 'calibrate, and quantize to the same bytes by GPTQ'
+if [ -n "$full" ]; then calibration_windows=0; else calibration_windows=128; fi
+"$bin/perplexity" "$data/model-f16.gguf" --tokens "$data/calibration.tokens.u16" \
+  --windows "$calibration_windows" --calibrate "$out/calibration.safetensors"
+models=()
+for format in q4_k q3_k q2_k; do
+  for method in imatrix gptq; do
+    "$bin/quantize" "$data/model-f16.gguf" "$out/$format-$method.gguf" --format "$format" \
+      --method "$method" --calibration "$out/calibration.safetensors" >"$out/$format-$method.txt"
+    models+=("$out/$format-$method.gguf")
+  done
+done
+"$bin/perplexity" "${models[@]}" --base "$data/model-f16.gguf" --tokens "$data/alice.tokens.u16" \
+  --windows "$windows" --speed 0 --json "$out/calibrated.json" | tee "$out/calibrated.txt"
+
+step 'every method at the same bits'
+compare() { # NAME, then options
+  local name=$1
+  shift
+  "$bin/compare_methods" "$data/model-f16.gguf" --json "$out/$name.json" "$@" | tee "$out/$name.txt"
+}
+calibrated=(--calibration "$out/calibration.safetensors")
+if [ -n "$full" ]; then
+  texts="$data/alice.tokens.u16,$data/time_machine.tokens.u16"
+  compare methods "${calibrated[@]}" --tokens "$texts" --windows "$windows" -f int4,int3,int2 \
+    -g 32,64,128 -m rtn,imatrix,awq,gptq,gptq-act,awq+gptq
+  compare hqq --tokens "$texts" --windows "$windows" -f int4r,int3r,int2r -g 32,64,128 -m hqq
+  compare blocks "${calibrated[@]}" --tokens "$texts" --windows "$windows" -f q4_k,q3_k,q2_k \
+    -m imatrix,reference,gptq,awq+imatrix,awq+gptq
+  compare efficiency --calibration-tokens "$data/calibration.tokens.u16" \
+    --calibration-windows 16,32,64,128,256,512,1024 --tokens "$texts" --windows "$windows" \
+    -f int3 -g 128 -m imatrix,awq,gptq
+  scripts/plot_methods.py "$out" "$out/methods.json" "$out/hqq.json" "$out/efficiency.json"
+else
+  compare methods "${calibrated[@]}" --tokens "$data/alice.tokens.u16" --windows 24 \
+    -f int4,int3,int2 -g 64 -m rtn,imatrix,awq,gptq,awq+gptq
+  compare hqq --tokens "$data/alice.tokens.u16" --windows 24 -f int4r,int3r,int2r -g 64 -m hqq
+  scripts/plot_methods.py "$out" "$out/methods.json" "$out/hqq.json"
+fi
+
 step 'and it still writes: q4_k'
 "$bin/generate" "$out/q4_k.gguf" 'Alice was beginning to' --tokens 60
 
-printf '\nAll of it took %d s. Models, results.json, table.txt and plots are in %s/\n' \
+printf '\nAll of it took %d s. Models, tables, figures (.json) and plots are in %s/\n' \
   $((SECONDS - begin)) "$out"

@@ -20,7 +20,7 @@ test  | clang++-19               | clang-19           | clang 19
 test  | ../lib/llvm-19/lib/clang/19/lib/linux | libclang-rt-19-dev | the sanitizers of clang 19
 test  | pkg-config               | pkgconf            | pkg-config
 test  | nm                       | binutils           | binutils
-test  | eigen3/Eigen/Core        | libeigen3-dev      | Eigen >= 3.4
+build | eigen3/Eigen/Core        | libeigen3-dev      | Eigen >= 3.4
 test  | ../lib/llvm-19/include/c++/v1/mdspan | libc++-19-dev | libc++ 19, for std::mdspan
 test  | catch2/catch_all.hpp catch2/catch.hpp | catch2 | Catch2 >= 2.13
 test  | benchmark/benchmark.h    | libbenchmark-dev   | Google Benchmark >= 1.7

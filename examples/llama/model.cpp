@@ -6,9 +6,7 @@
 #include <utility>
 
 #include "subbyte/core/error.hpp"
-#include "subbyte/kernel/dequantize.hpp"
-#include "subbyte/kernel/gemm.hpp"
-#include "subbyte/kernel/gemv.hpp"
+#include "subbyte/io/diagnostics.hpp"
 
 namespace llama {
 
@@ -18,7 +16,9 @@ using subbyte::errc;
 using subbyte::executor_ref;
 using subbyte::matrix_view;
 using subbyte::throw_error;
-namespace gguf = subbyte::gguf;
+
+// The places of a layer where activations enter linears, and the one behind all layers.
+enum place : std::size_t { attention, attention_output, feed_forward_input, down, places };
 
 // body(row) for every row, in parallel.
 template <class Body>
@@ -72,96 +72,9 @@ void attend_one(const float* q, const float* keys, index_t pitch, const float* v
   for (index_t d = 0; d < head_size; ++d) out[d] /= sum;
 }
 
-// A positive size that later products can be made of.
-index_t read_size(const gguf::split_file& file, const std::string& key) {
-  const auto value = file.get<index_t>(key);
-  constexpr index_t limit = 1 << 24;
-  if (value < 1 || value > limit) {
-    throw_error(
-        errc::bad_metadata, file.name(),
-        key + " is " + std::to_string(value) + ", required is 1 to " + std::to_string(limit));
-  }
-  return value;
-}
-
-const gguf::tensor& find(const gguf::split_file& file, const std::string& name, index_t rows,
-                         index_t cols) {
-  const gguf::tensor& t = file.tensor(name);
-  if (t.rows() != rows || t.cols() != cols) {
-    throw_error(errc::bad_shape, file.name(),
-                "tensor " + name + " is " + std::to_string(t.rows()) + " x " +
-                    std::to_string(t.cols()) + ", the model needs " + std::to_string(rows) + " x " +
-                    std::to_string(cols));
-  }
-  t.visit([](auto) {});  // refuses a format that the library does not know, here and not later
-  return t;
-}
-
-std::vector<float> read_vector(const gguf::split_file& file, const std::string& name,
-                               index_t size) {
-  std::vector<float> values(static_cast<std::size_t>(size));
-  find(file, name, 1, size).visit([&](auto w) { w.decode_row(0, 0, size, values.data()); });
-  return values;
-}
-
 }  // namespace
 
-vocabulary read_vocabulary(const gguf::split_file& file) {
-  const auto kind = file.get<std::string_view>("tokenizer.ggml.model");
-  if (kind != "llama") {
-    throw_error(errc::unsupported_format, file.name(),
-                "the tokenizer is \"" + subbyte::printable(kind) +
-                    "\", and only \"llama\" (SentencePiece) is read");
-  }
-  vocabulary words;
-  for (const auto piece : file.get<gguf::array_view<std::string_view>>("tokenizer.ggml.tokens")) {
-    words.pieces.emplace_back(piece);
-  }
-  for (const float score : file.get<gguf::array_view<float>>("tokenizer.ggml.scores")) {
-    words.scores.push_back(score);
-  }
-  for (const auto type : file.get<gguf::array_view<std::int32_t>>("tokenizer.ggml.token_type")) {
-    words.kinds.push_back(static_cast<piece_kind>(type));
-  }
-  if (words.scores.size() != words.size() || words.kinds.size() != words.size()) {
-    throw_error(errc::bad_metadata, file.name(),
-                "the tokenizer has " + std::to_string(words.size()) + " tokens, " +
-                    std::to_string(words.scores.size()) + " scores and " +
-                    std::to_string(words.kinds.size()) + " types");
-  }
-  words.bos = file.get_or<token>("tokenizer.ggml.bos_token_id", words.bos);
-  words.eos = file.get_or<token>("tokenizer.ggml.eos_token_id", words.eos);
-  words.unknown = file.get_or<token>("tokenizer.ggml.unknown_token_id", words.unknown);
-  words.add_bos = file.get_or<bool>("tokenizer.ggml.add_bos_token", words.add_bos);
-  words.add_space_prefix =
-      file.get_or<bool>("tokenizer.ggml.add_space_prefix", words.add_space_prefix);
-  return words;
-}
-
-model::model(const std::string& path) : file_(gguf::open_split(path)) {
-  const auto architecture = file_.get<std::string_view>("general.architecture");
-  if (architecture != "llama") {
-    throw_error(errc::unsupported_format, path,
-                "the architecture is \"" + subbyte::printable(architecture) +
-                    "\", and only \"llama\" is run");
-  }
-  for (const char* key : {"llama.expert_count", "llama.rope.scaling.type"}) {
-    if (file_.find(key) != nullptr) {
-      throw_error(errc::unsupported_format, path, std::string(key) + " is set, and is not run");
-    }
-  }
-  shape_.width = read_size(file_, "llama.embedding_length");
-  shape_.layers = read_size(file_, "llama.block_count");
-  shape_.heads = read_size(file_, "llama.attention.head_count");
-  shape_.feed_forward = read_size(file_, "llama.feed_forward_length");
-  shape_.context = read_size(file_, "llama.context_length");
-  shape_.kv_heads = file_.get_or<index_t>("llama.attention.head_count_kv", shape_.heads);
-  shape_.head_size =
-      file_.get_or<index_t>("llama.attention.key_length", shape_.width / shape_.heads);
-  shape_.rotated = file_.get_or<index_t>("llama.rope.dimension_count", shape_.head_size);
-  shape_.rope_base = file_.get_or<float>("llama.rope.freq_base", 10000.0F);
-  shape_.norm_epsilon = file_.get<float>("llama.attention.layer_norm_rms_epsilon");
-  shape_.vocabulary = file_.tensor("token_embd.weight").rows();
+model::model(const std::string& path) : source_(open_weights(path)), shape_(source_->read_shape()) {
   if (shape_.kv_heads < 1 || shape_.heads % shape_.kv_heads != 0 || shape_.head_size < 1 ||
       shape_.head_size > shape_.width || shape_.rotated < 0 || shape_.rotated % 2 != 0 ||
       shape_.rotated > shape_.head_size) {
@@ -172,27 +85,104 @@ model::model(const std::string& path) : file_(gguf::open_split(path)) {
   }
   const index_t width_q = shape_.heads * shape_.head_size;
   const index_t width_kv = shape_.kv_heads * shape_.head_size;
-  embedding_ = find(file_, "token_embd.weight", shape_.vocabulary, shape_.width);
-  const bool tied = file_.find_tensor("output.weight") == nullptr;
-  output_ = tied ? embedding_ : find(file_, "output.weight", shape_.vocabulary, shape_.width);
-  output_norm_ = read_vector(file_, "output_norm.weight", shape_.width);
-  if (file_.find_tensor("rope_freqs.weight") != nullptr) {
-    rope_factors_ = read_vector(file_, "rope_freqs.weight", shape_.rotated / 2);
+  embedding_ = load("token_embd.weight", shape_.vocabulary, shape_.width);
+  const bool tied = source_->find("output.weight") == nullptr;
+  const std::string output_name = tied ? "token_embd.weight" : "output.weight";
+  output_ = tied ? embedding_ : load(output_name, shape_.vocabulary, shape_.width);
+  output_norm_ = load_vector("output_norm.weight", shape_.width);
+  if (source_->find("rope_freqs.weight") != nullptr) {
+    rope_factors_ = load_vector("rope_freqs.weight", shape_.rotated / 2);
   }
   for (index_t l = 0; l < shape_.layers; ++l) {
     const std::string block = "blk." + std::to_string(l) + ".";
+    const auto weight = [&](const char* leaf, index_t rows, index_t cols) {
+      return load(block + leaf + ".weight", rows, cols);
+    };
     layers_.push_back({
-        find(file_, block + "attn_q.weight", width_q, shape_.width),
-        find(file_, block + "attn_k.weight", width_kv, shape_.width),
-        find(file_, block + "attn_v.weight", width_kv, shape_.width),
-        find(file_, block + "attn_output.weight", shape_.width, width_q),
-        find(file_, block + "ffn_gate.weight", shape_.feed_forward, shape_.width),
-        find(file_, block + "ffn_up.weight", shape_.feed_forward, shape_.width),
-        find(file_, block + "ffn_down.weight", shape_.width, shape_.feed_forward),
-        read_vector(file_, block + "attn_norm.weight", shape_.width),
-        read_vector(file_, block + "ffn_norm.weight", shape_.width),
+        weight("attn_q", width_q, shape_.width),
+        weight("attn_k", width_kv, shape_.width),
+        weight("attn_v", width_kv, shape_.width),
+        weight("attn_output", shape_.width, width_q),
+        weight("ffn_gate", shape_.feed_forward, shape_.width),
+        weight("ffn_up", shape_.feed_forward, shape_.width),
+        weight("ffn_down", shape_.width, shape_.feed_forward),
+        load_vector(block + "attn_norm.weight", shape_.width),
+        load_vector(block + "ffn_norm.weight", shape_.width),
     });
+    const auto names = [&](std::initializer_list<const char*> leaves) {
+      std::vector<std::string> list;
+      for (const char* leaf : leaves) list.push_back(block + leaf + ".weight");
+      return list;
+    };
+    // In the order of enum place.
+    inputs_.push_back({block + "attention", names({"attn_q", "attn_k", "attn_v"}), shape_.width});
+    inputs_.push_back({block + "attention_output", names({"attn_output"}), width_q});
+    inputs_.push_back({block + "feed_forward", names({"ffn_gate", "ffn_up"}), shape_.width});
+    inputs_.push_back({block + "feed_forward_down", names({"ffn_down"}), shape_.feed_forward});
   }
+  inputs_.push_back({"output", {output_name}, shape_.width});
+}
+
+model::shared_linear model::load(const std::string& name, index_t rows, index_t cols) const {
+  const stored_weight& stored = source_->get(name);
+  if (stored.rows != rows || stored.cols != cols) {
+    throw_error(errc::bad_shape, source_->name(),
+                "tensor " + name + " is " + std::to_string(stored.rows) + " x " +
+                    std::to_string(stored.cols) + ", the model needs " + std::to_string(rows) +
+                    " x " + std::to_string(cols));
+  }
+  return source_->make_linear(stored);
+}
+
+std::vector<float> model::load_vector(const std::string& name, index_t size) const {
+  const shared_linear stored = load(name, 1, size);
+  std::vector<float> values(static_cast<std::size_t>(size));
+  const index_t first = 0;
+  stored->get_rows({&first, 1}, {values.data(), 1, size}, subbyte::serial);
+  return values;
+}
+
+model::shared_linear* model::find_linear(std::string_view name) noexcept {
+  if (name == inputs_.back().weights.front()) return &output_;
+  for (std::size_t l = 0; l < layers_.size(); ++l) {
+    const std::string block = "blk." + std::to_string(l) + ".";
+    if (name.substr(0, block.size()) != block) continue;
+    const std::string_view leaf = name.substr(block.size());
+    layer& at = layers_[l];
+    const std::pair<std::string_view, shared_linear*> linears[] = {
+        {"attn_q.weight", &at.query},  {"attn_k.weight", &at.key},
+        {"attn_v.weight", &at.value},  {"attn_output.weight", &at.attention_output},
+        {"ffn_gate.weight", &at.gate}, {"ffn_up.weight", &at.up},
+        {"ffn_down.weight", &at.down}};
+    for (const auto& [known, found] : linears) {
+      if (leaf == known) return found;
+    }
+  }
+  return nullptr;
+}
+
+void model::replace(std::string_view name, std::shared_ptr<const linear> weights) {
+  shared_linear* const found = find_linear(name);
+  if (found == nullptr) {
+    throw_error(errc::not_found, subbyte::printable(name), "the model has no linear of that name");
+  }
+  if (weights->rows() != (*found)->rows() || weights->cols() != (*found)->cols()) {
+    throw_error(errc::bad_shape, subbyte::printable(name),
+                std::to_string(weights->rows()) + " x " + std::to_string(weights->cols()) +
+                    " weights, the model needs " + std::to_string((*found)->rows()) + " x " +
+                    std::to_string((*found)->cols()));
+  }
+  *found = std::move(weights);
+}
+
+std::span<float> model::norm(std::string_view name) {
+  if (name == "output_norm.weight") return output_norm_;
+  for (std::size_t l = 0; l < layers_.size(); ++l) {
+    const std::string block = "blk." + std::to_string(l) + ".";
+    if (name == block + "attn_norm.weight") return layers_[l].attention_norm;
+    if (name == block + "ffn_norm.weight") return layers_[l].feed_forward_norm;
+  }
+  throw_error(errc::not_found, subbyte::printable(name), "the model has no norm of that name");
 }
 
 session::session(const model& weights, index_t capacity, index_t batch, executor_ref executor)
@@ -251,9 +241,7 @@ matrix_view<const float> session::append(std::span<const token> tokens, logits_o
   }
 
   const rows x = first_rows(x_, count);
-  weights_.embedding_.visit([&](auto w) {
-    subbyte::get_rows(w, subbyte::vector_view<const index_t>(ids_.data(), count), x, executor_);
-  });
+  weights_.embedding_->get_rows({ids_.data(), count}, x, executor_);
   const rows normed = first_rows(normed_, count);
   const rows delta = first_rows(delta_, count);
   for (index_t l = 0; l < weights_.shape().layers; ++l) {
@@ -263,16 +251,18 @@ matrix_view<const float> session::append(std::span<const token> tokens, logits_o
     const rows values = first_rows(values_, count);
     const rows mixed = first_rows(mixed_, count);
     normalize(x, layer.attention_norm, normed);
-    multiply(layer.query, normed, queries);
-    multiply(layer.key, normed, keys);
-    multiply(layer.value, normed, values);
+    show(l, attention, normed);
+    layer.query->multiply(normed, queries, executor_);
+    layer.key->multiply(normed, keys, executor_);
+    layer.value->multiply(normed, values, executor_);
     rotate(queries);
     rotate(keys);
     store_keys_and_values(l, keys, values);
     attend(l, queries, mixed);
-    multiply(layer.attention_output, mixed, delta);
+    show(l, attention_output, mixed);
+    layer.attention_output->multiply(mixed, delta, executor_);
     add(x, delta);
-    feed_forward(layer, x, count);
+    feed_forward(l, x, count);
   }
   length_ += count;
 
@@ -281,18 +271,13 @@ matrix_view<const float> session::append(std::span<const token> tokens, logits_o
   const rows last_normed = first_rows(normed_, rows_wanted);
   const rows logits = first_rows(logits_, rows_wanted);
   normalize(last, weights_.output_norm_, last_normed);
-  multiply(weights_.output_, last_normed, logits);
+  show(weights_.shape().layers, attention, last_normed);
+  weights_.output_->multiply(last_normed, logits, executor_);
   return logits;
 }
 
-void session::multiply(const gguf::tensor& w, matrix_view<const float> in, rows out) const {
-  w.visit([&](auto matrix) {
-    if (in.extent(0) == 1) {
-      subbyte::gemv(matrix, in[0], out[0], executor_);
-    } else {
-      subbyte::gemm(matrix, in, out, executor_);
-    }
-  });
+void session::show(index_t layer, std::size_t place, matrix_view<const float> x) const {
+  if (observer_) observer_(static_cast<std::size_t>(layer) * places + place, x);
 }
 
 // out = in / rms(in) * scale, row by row.
@@ -358,20 +343,23 @@ void session::attend(index_t layer, rows queries, rows out) const {
 }
 
 // x += down(silu(gate(norm x)) * up(norm x))
-void session::feed_forward(const model::layer& layer, rows x, index_t count) {
+void session::feed_forward(index_t l, rows x, index_t count) {
+  const model::layer& layer = weights_.layers_[static_cast<std::size_t>(l)];
   const rows normed = first_rows(normed_, count);
   const rows gate = first_rows(gate_, count);
   const rows up = first_rows(up_, count);
   const rows delta = first_rows(delta_, count);
   normalize(x, layer.feed_forward_norm, normed);
-  multiply(layer.gate, normed, gate);
-  multiply(layer.up, normed, up);
+  show(l, feed_forward_input, normed);
+  layer.gate->multiply(normed, gate, executor_);
+  layer.up->multiply(normed, up, executor_);
   for_each_row(count, executor_, [&](index_t r) {
     float* g = gate[r].data();
     const float* u = up[r].data();
     for (index_t i = 0; i < gate.extent(1); ++i) g[i] = g[i] / (1.0F + std::exp(-g[i])) * u[i];
   });
-  multiply(layer.down, gate, delta);
+  show(l, down, gate);
+  layer.down->multiply(gate, delta, executor_);
   add(x, delta);
 }
 

@@ -1,56 +1,73 @@
 // SPDX-License-Identifier: Apache-2.0
-/// A compact Llama: the weights of a GGUF file in whatever format they are stored, and a session
+/// A compact Llama: weights in whatever format they are stored, and a session
 /// that runs tokens through them with the library's own products.
 #pragma once
 
+#include <functional>
+#include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
-#include "llama/tokenizer.hpp"
+#include "llama/linear.hpp"
+#include "llama/weight_source.hpp"
 #include "subbyte/exec/executor.hpp"
-#include "subbyte/io/gguf_split.hpp"
 #include "subbyte/tensor/tensor.hpp"
 #include "subbyte/tensor/tensor_view.hpp"
 
 namespace llama {
 
-using subbyte::index_t;
-
-/// The sizes of a Llama model, from a file's llama.* keys.
-struct shape {
-  index_t vocabulary, width, layers, heads, kv_heads, head_size, feed_forward, context;
-  index_t rotated;  // dimensions of a head that are rotated by position
-  float rope_base, norm_epsilon;
+/// A place in the model where activations enter one or several linears.
+struct model_input {
+  std::string name;
+  std::vector<std::string> weights;  // the tensors that read it, by their GGUF names
+  index_t cols;
 };
 
-/// The tokenizer.ggml.* keys of a file; throws subbyte::error unless they hold a SentencePiece
-/// vocabulary.
-vocabulary read_vocabulary(const subbyte::gguf::split_file& file);
-
-/// The weights, mapped from a GGUF file (or all shards of a split one) and never decoded as a
-/// whole; move-only.
+/// The weights, from whatever open_weights reads, and never decoded as a whole; linears and norms
+/// can be replaced one by one. Move-only.
 class model {
  public:
-  /// Throws  subbyte::error when the file is no Llama model, lacks a tensor or holds one of another
-  ///         shape.
+  /// Throws  subbyte::error when there is no Llama model, when it lacks a tensor or holds one of
+  ///         another shape.
   explicit model(const std::string& path);
 
   [[nodiscard]] const llama::shape& shape() const noexcept { return shape_; }
-  [[nodiscard]] const subbyte::gguf::split_file& file() const noexcept { return file_; }
+  [[nodiscard]] const weight_source& source() const noexcept { return *source_; }
+
+  /// Every input, in the order in which activations reach it.
+  [[nodiscard]] std::span<const model_input> inputs() const noexcept { return inputs_; }
+
+  /// Makes products with the linear of that name use other weights; the file's are not touched.
+  ///
+  /// Throws  subbyte::error when there is no such linear, or when it has another shape.
+  void replace(std::string_view name, std::shared_ptr<const linear> weights);
+  /// The values of a norm (attn_norm, ffn_norm of a block, output_norm), to be changed in place.
+  ///
+  /// Throws  subbyte::error when there is no such norm.
+  [[nodiscard]] std::span<float> norm(std::string_view name);
 
  private:
   friend class session;
 
+  using shared_linear = std::shared_ptr<const linear>;
   struct layer {
-    subbyte::gguf::tensor query, key, value, attention_output, gate, up, down;
+    shared_linear query, key, value, attention_output, gate, up, down;
     std::vector<float> attention_norm, feed_forward_norm;
   };
 
-  subbyte::gguf::split_file file_;
+  [[nodiscard]] shared_linear* find_linear(std::string_view name) noexcept;
+
+  // The named tensor's matrix, which must have this shape.
+  [[nodiscard]] shared_linear load(const std::string& name, index_t rows, index_t cols) const;
+  [[nodiscard]] std::vector<float> load_vector(const std::string& name, index_t size) const;
+
+  std::unique_ptr<weight_source> source_;
   llama::shape shape_{};
-  subbyte::gguf::tensor embedding_, output_;
+  shared_linear embedding_, output_;
   std::vector<float> output_norm_;
+  std::vector<model_input> inputs_;
   std::vector<float> rope_factors_;  // empty, or one divisor per rotated pair
   std::vector<layer> layers_;
 };
@@ -64,6 +81,12 @@ class session {
   /// Room for `capacity` tokens in all and `batch` in one call. The model and the executor must
   /// outlive the session.
   session(const model& weights, index_t capacity, index_t batch, subbyte::executor_ref executor);
+
+  /// Called with every batch of activations that enters an input: the input's number in
+  /// model::inputs(), and x [tokens, cols], valid during the call. The last input sees only the
+  /// tokens whose logits are computed.
+  using input_observer = std::function<void(std::size_t, subbyte::matrix_view<const float>)>;
+  void observe(input_observer observer) { observer_ = std::move(observer); }
 
   /// Forgets every token.
   void clear() noexcept { length_ = 0; }
@@ -81,19 +104,20 @@ class session {
  private:
   using rows = subbyte::matrix_view<float>;
 
-  void multiply(const subbyte::gguf::tensor& w, subbyte::matrix_view<const float> in,
-                rows out) const;
+  // Shows the activations to the observer; `place` counts the inputs of a layer.
+  void show(index_t layer, std::size_t place, subbyte::matrix_view<const float> x) const;
   void normalize(rows in, const std::vector<float>& scale, rows out) const;
   void rotate(rows vectors) const;
   void store_keys_and_values(index_t layer, rows keys, rows values);
   void attend(index_t layer, rows queries, rows out) const;
-  void feed_forward(const model::layer& layer, rows x, index_t count);
+  void feed_forward(index_t layer, rows x, index_t count);
 
   const model& weights_;
   subbyte::executor_ref executor_;
   index_t capacity_;
   index_t batch_;
   index_t length_ = 0;
+  input_observer observer_;
 
   std::vector<index_t> ids_;
   subbyte::tensor<float, 2> x_, normed_, queries_, keys_, values_, mixed_, delta_, gate_, up_,

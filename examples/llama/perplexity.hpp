@@ -81,8 +81,9 @@ class windows {
 struct stream_score {
   subbyte::perplexity_sums likelihood;
   subbyte::divergence_sums divergence;
-  subbyte::moments window_kl;  // one mean per window: windows are independent, tokens are not
-  double seconds = 0;          // in the model, metrics not counted
+  subbyte::moments window_kl;        // one mean per window: windows are independent, tokens are not
+  std::vector<double> kl_of_window;  // those means
+  double seconds = 0;                // in the model, metrics not counted
 };
 
 /// Runs every model over the windows, one window at a time, so that memory holds the logits of one
@@ -130,7 +131,10 @@ std::vector<stream_score> score_stream(std::span<const model* const> models, boo
         scores[m].divergence.add(row);
         kl.add(row.kl);
       }
-      if (against_base) scores[m].window_kl.add(kl.mean());
+      if (against_base) {
+        scores[m].window_kl.add(kl.mean());
+        scores[m].kl_of_window.push_back(kl.mean());
+      }
       on_window(w * static_cast<index_t>(models.size()) + static_cast<index_t>(m) + 1, total);
     }
   }

@@ -29,7 +29,7 @@ const llama::model& f16_model() {
 }
 
 const llama::tokenizer& bundled_tokenizer() {
-  static const llama::tokenizer words(llama::read_vocabulary(f16_model().file()));
+  static const llama::tokenizer words(f16_model().source().read_vocabulary());
   return words;
 }
 

@@ -23,7 +23,7 @@ inline constexpr std::size_t json_max_depth = 32;
 enum class json_kind { null, boolean, integer, real, string, array, object };
 
 /// A JSON value that is no container. An integer is `magnitude` with its sign, -0 negative; one
-/// that fits neither 64-bit range is a real.
+/// that fits neither 64-bit range is a real. `text` is a string's characters, or a real as written.
 struct json_scalar {
   json_kind kind = json_kind::null;
   bool boolean = false;
@@ -82,10 +82,11 @@ class json_events {
     s.magnitude = value;
     return scalar(s);
   }
-  bool number_float(json::number_float_t value, const std::string&) {
+  bool number_float(json::number_float_t value, const std::string& written) {
     json_scalar s;
     s.kind = json_kind::real;
     s.real = value;
+    s.text = written;
     return scalar(s);
   }
   bool string(std::string& value) {

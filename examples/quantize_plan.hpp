@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+/// Which format each tensor of a model gets: one for all, one per part of the model, or a mix that
+/// is planned for a size or for a KL divergence.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "calibration_source.hpp"
+#include "model_source.hpp"
+#include "quantizers.hpp"
+
+namespace example {
+
+/// Throws  subbyte::error, which lists what there is.
+const target_format& find_block_format(const std::string& name);
+
+/// Matrices are; vectors, norms and a router of experts are not.
+bool is_quantizable(const source_tensor& t);
+
+/// Formats by part; null: not asked for.
+struct format_choice {
+  const target_format* format = nullptr;        // of all that follows
+  const target_format* output = nullptr;        // of the matrix that makes the logits
+  const target_format* attention = nullptr;     // of attn_*
+  const target_format* feed_forward = nullptr;  // of ffn_*
+  std::map<std::string, const target_format*, std::less<>> planned;  // by tensor, before the rest
+};
+
+/// What becomes of one tensor: a null format means that its bytes are copied.
+struct plan_entry {
+  const source_tensor* tensor;
+  const target_format* format;
+  bool fell_back;
+
+  [[nodiscard]] index_t bytes() const;
+  [[nodiscard]] std::string type_name() const;
+};
+
+/// scaled: AWQ's scales will be folded into the tensors that they touch.
+/// Throws  subbyte::error for a tensor that is quantized already, unless that is allowed.
+std::vector<plan_entry> make_plan(const model_source& model, const format_choice& choice,
+                                  bool allow_requantize, bool scaled);
+
+/// What a mix is planned for. Either target_bits or max_kl is set.
+struct mix_request {
+  double target_bits = 0;  // per weight, over the matrices that are quantized
+  double max_kl = 0;       // nats per token, measured on the text
+  std::vector<std::string> candidates{"q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "q8_0"};
+  std::string model;   // where the runner finds the original
+  std::string tokens;  // the text to measure on; empty: the layers' own losses are added up
+  index_t windows = 8;
+  index_t window_length = 255;
+
+  [[nodiscard]] bool wanted() const { return target_bits > 0 || max_kl > 0; }
+};
+
+/// A whole tensor in a format and back to floats, by the method that will write it.
+using trial = std::function<subbyte::tensor<float, 2>(const source_tensor&, const target_format&)>;
+
+/// Plans the mix, prints it, and enters it in choice.planned. What choice forces stays forced.
+///
+/// The loss of a candidate is tr(E H E^T) per token of the tensor quantized to it. With a text,
+/// one quantization of each tensor alone is measured, and its KL divergence divided by its loss is
+/// the tensor's sensitivity: predictions are KL divergences then. Without, losses are divided by
+/// the energy of the layer's outputs. A tensor of which the calibration knows nothing gets the
+/// largest candidate, but for the embedding, whose tokens then all count alike.
+///
+/// Memory  the largest tensor as floats, twice, and its Hessian; with a text also the model as
+///         floats while a plan is measured.
+/// Throws  subbyte::error for a limit that no mix keeps (with the nearest that there is).
+void plan_mix(const model_source& model, const mix_request& request,
+              calibration_source& calibration, const trial& quantize,
+              subbyte::executor_ref executor, format_choice& choice);
+
+}  // namespace example

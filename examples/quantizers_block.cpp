@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+/// The methods on block formats, and the table of methods.
+#include "quantizers_of.hpp"
+#include "subbyte/format/list.hpp"
+
+namespace example {
+
+const std::vector<method>& methods() {
+  static const std::vector<method> table = [] {
+    std::vector<method> list;
+    for_each_method([&](const method& m, const auto&) { list.push_back(m); });
+    return list;
+  }();
+  return table;
+}
+
+chosen_method parse_method(const std::string& text) {
+  chosen_method chosen{text, nullptr};
+  std::string rest = text;
+  if (rest == "awq") rest = "awq+rtn";
+  if (rest.substr(0, 4) == "awq+") {
+    chosen.scaled = true;
+    rest = rest.substr(4);
+  }
+  std::string known;
+  for (const method& m : methods()) {
+    if (m.name == rest) chosen.codes = &m;
+    known += " " + m.name;
+  }
+  if (chosen.codes == nullptr) {
+    subbyte::throw_error(subbyte::errc::bad_argument, "method \"" + text + "\"",
+                         "known are" + known + ", and awq and awq+METHOD");
+  }
+  return chosen;
+}
+
+known_input::known_input(const subbyte::input_statistics& statistics,
+                         subbyte::vector_view<const float> scale)
+    : importance(statistics.importance()), tokens(statistics.tokens()) {
+  if (statistics.has_hessian()) {
+    hessian =
+        subbyte::tensor<double, 2>(subbyte::uninitialized, statistics.cols(), statistics.cols());
+    std::copy_n(statistics.hessian().data(), hessian.size(), hessian.data());
+  }
+  if (scale.empty()) return;
+  for (index_t j = 0; j < scale.size(); ++j) importance(j) /= scale[j] * scale[j];
+  if (!hessian.empty()) subbyte::scale_hessian<>(hessian.view(), scale);
+}
+
+const std::vector<target_format>& block_target_formats() {
+  static const std::vector<target_format> formats = [] {
+    std::vector<target_format> list;
+    subbyte::for_each_type(subbyte::all_formats{}, [&](auto tag) {
+      using F = typename decltype(tag)::type;
+      if constexpr (subbyte::gguf_format<F>) {
+        list.push_back({F::name, F::gguf_type, F::block_size, sizeof(F), &quantize_to_blocks<F>,
+                        &search_scale<F>, &takes_method<subbyte::block_matrix<F>>});
+      }
+    });
+    return list;
+  }();
+  return formats;
+}
+
+}  // namespace example

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/// Continues a prompt with a GGUF model.
+/// Continues a prompt with a model.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -89,8 +89,9 @@ void generate(const options& o) {
 
 int main(int argc, char** argv) {
   options o;
-  CLI::App app("Continues a prompt with a Llama model in a GGUF file.", "generate");
-  app.add_option("model", o.model, "GGUF file")->required();
+  CLI::App app("Continues a prompt with a Llama model.", "generate");
+  app.add_option("model", o.model, "GGUF file, or folder of a checkpoint, plain or quantized")
+      ->required();
   app.add_option("prompt", o.prompt, "text to continue")->capture_default_str();
   app.add_option("-n,--tokens", o.tokens, "tokens to generate")
       ->check(CLI::Range(1, 1 << 20))

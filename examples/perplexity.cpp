@@ -273,12 +273,12 @@ void measure(const options& o) {
 int main(int argc, char** argv) {
   options o;
   CLI::App app(
-      "Measures Llama models in GGUF files on a text: the stream is cut into windows, and every "
+      "Measures Llama models on a text: the stream is cut into windows, and every "
       "token is predicted from bos and the tokens of its window before it.",
       "perplexity");
-  app.add_option("models", o.models, "GGUF files");
+  app.add_option("models", o.models, "GGUF files, or folders of checkpoints, plain or quantized");
   app.add_option("--base", o.base,
-                 "GGUF file of the unquantized model: adds KL divergence, top-1 agreement and "
+                 "the unquantized model: adds KL divergence, top-1 agreement and "
                  "weight error against it");
   auto* const tokens = app.add_option("--tokens", o.tokens, "token stream, little-endian uint16");
   app.add_option("--text", o.text, "text file, encoded line by line with the model's tokenizer")

@@ -13,6 +13,7 @@
 #include "calibration_source.hpp"
 #include "command_line.hpp"
 #include "model_source.hpp"
+#include "quantize_plan.hpp"
 #include "quantizers.hpp"
 #include "subbyte/exec/thread_pool.hpp"
 #include "subbyte/format/list.hpp"
@@ -21,107 +22,29 @@
 namespace {
 
 using example::chosen_method;
+using example::find_block_format;
+using example::format_choice;
+using example::is_quantizable;
 using example::model_source;
 using example::needs;
+using example::plan_entry;
 using example::source_tensor;
 using example::target_format;
 using subbyte::index_t;
 namespace gguf = subbyte::gguf;
 
-bool fits(const target_format& f, const source_tensor& t) { return t.cols() % f.block_size == 0; }
-
-index_t stored_bytes(const target_format& f, const source_tensor& t) {
-  return t.size() / f.block_size * f.block_bytes;
-}
-
-const target_format& find_format(const std::string& name) {
-  std::string known;
-  for (const target_format& f : example::block_target_formats()) {
-    if (subbyte::same_format_name(f.name.c_str(), name.c_str())) return f;
-    known += std::string(known.empty() ? "" : " ") + f.name;
-  }
-  subbyte::throw_error(subbyte::errc::bad_argument, "format \"" + name + "\"",
-                       "a GGUF file can hold " + known);
-}
-
 // Source  general.file_type of llama.cpp; where it names mixtures of several sizes, the smallest,
 //         which is nearest to one format for all.
-std::uint32_t file_type(const target_format& format) {
+std::uint32_t file_type(const format_choice& choice) {
   static const std::map<std::string, std::uint32_t> numbers = {
       {"f32", 0},     {"f16", 1},     {"q4_0", 2},  {"q4_1", 3},  {"q8_0", 7},  {"q5_0", 8},
       {"q5_1", 9},    {"q2_k", 10},   {"q3_k", 11}, {"q4_k", 14}, {"q5_k", 16}, {"q6_k", 18},
       {"iq4_nl", 25}, {"iq4_xs", 30}, {"bf16", 32}, {"mxfp4", 38}};
-  const auto found = numbers.find(format.name);
   constexpr std::uint32_t guessed = 1024;  // llama.cpp's mark for "look at the tensors"
-  return found == numbers.end() ? guessed : found->second;
-}
-
-// Matrices are quantized; vectors, norms and a router of experts are not.
-bool is_quantizable(const source_tensor& t) {
-  const auto ends_with = [&](std::string_view end) {
-    return t.name.size() >= end.size() && t.name.substr(t.name.size() - end.size()) == end;
-  };
-  return t.dims.size() >= 2 && ends_with("weight") && !ends_with("_norm.weight") &&
-         !ends_with("ffn_gate_inp.weight");
-}
-
-// The format for rows that the wanted one cannot divide into blocks.
-// Source  llama.cpp's llama-quantize.
-const target_format& fall_back(const target_format& wanted, const source_tensor& t) {
-  static const std::map<std::string, std::string> next = {{"iq4_xs", "iq4_nl"}, {"q2_k", "q4_0"},
-                                                          {"q3_k", "q4_0"},     {"q4_k", "q5_0"},
-                                                          {"q5_k", "q5_1"},     {"q6_k", "q8_0"}};
-  const target_format* format = &wanted;
-  if (const auto found = next.find(wanted.name); !fits(wanted, t) && found != next.end()) {
-    format = &find_format(found->second);
-  }
-  return fits(*format, t) ? *format : find_format("f16");
-}
-
-// The matrix that makes the logits: errors there reach the output directly.
-const source_tensor* find_output(const model_source& model) {
-  const source_tensor* embedding = nullptr;
-  for (const source_tensor& t : model.tensors) {
-    if (t.name == "output.weight") return &t;
-    if (t.name == "token_embd.weight") embedding = &t;
-  }
-  return embedding;  // used for both
-}
-
-/// What becomes of one tensor: a null format means that its bytes are copied.
-struct plan_entry {
-  const source_tensor* tensor;
-  const target_format* format;
-  bool fell_back;
-
-  [[nodiscard]] index_t bytes() const {
-    return format != nullptr ? stored_bytes(*format, *tensor)
-                             : static_cast<index_t>(tensor->bytes.size());
-  }
-  [[nodiscard]] std::string type_name() const {
-    return format != nullptr ? format->name : tensor->type_name;
-  }
-};
-
-std::vector<plan_entry> make_plan(const model_source& model, const target_format& most,
-                                  const target_format& output, bool allow_requantize, bool scaled) {
-  std::vector<plan_entry> plan;
-  const source_tensor* const output_tensor = find_output(model);
-  for (const source_tensor& t : model.tensors) {
-    const bool chosen = is_quantizable(t);
-    const target_format& wanted = &t == output_tensor ? output : most;
-    const target_format& format = chosen ? fall_back(wanted, t) : find_format("f32");
-    const bool changed = scaled && example::folded_scales::touches(t.name);
-    const bool same = t.gguf_type && !changed && (!chosen || *t.gguf_type == format.gguf_type);
-    if (!same && t.lossy && !allow_requantize) {
-      subbyte::throw_error(subbyte::errc::bad_argument, t.name,
-                           "is " + t.type_name +
-                               " already; quantizing it again loses more than "
-                               "quantizing the original (--allow-requantize does it)");
-    }
-    plan.push_back({&t, same ? nullptr : &format, chosen && &format != &wanted});
-  }
-  return plan;
+  const bool mixed =
+      !choice.planned.empty() || choice.attention != nullptr || choice.feed_forward != nullptr;
+  const auto found = numbers.find(choice.format->name);
+  return mixed || found == numbers.end() ? guessed : found->second;
 }
 
 std::string shape_text(const source_tensor& t) {
@@ -263,12 +186,34 @@ void search_scales(const model_source& model, const std::vector<plan_entry>& pla
       });
 }
 
+// The mix, planned with the losses of the method that will write it.
+void plan_mix(const model_source& model, const example::mix_request& request,
+              const std::vector<std::string>& calibration_files, quantizing& how,
+              subbyte::executor_ref executor, format_choice& choice) {
+  quantizing trials{how.method, example::calibration_source(calibration_files), {}, {}};
+  const auto quantize = [&](const source_tensor& t, const target_format& format) {
+    const layer prepared = prepare({&t, &format, false}, trials);
+    subbyte::tensor<float, 2> floats(subbyte::uninitialized, t.rows(), t.cols());
+    t.read(0, t.rows(), floats.data());
+    const auto go_on = [](double) { return example::interrupted == 0; };
+    const example::layer_task task{std::as_const(floats).view(),
+                                   prepared.input ? &*prepared.input : nullptr, 0, executor, go_on};
+    try {
+      return format.quantize(*prepared.method, task, true).decoded;
+    } catch (const subbyte::error& problem) {
+      example::check_interrupt();
+      subbyte::throw_error(problem.code(), subbyte::printable(t.name), problem.what());
+    }
+  };
+  example::plan_mix(model, request, how.calibration, quantize, executor, choice);
+}
+
 void write_model(const model_source& model, const std::vector<plan_entry>& plan,
-                 const target_format& wanted, const std::string& path,
+                 const format_choice& choice, const std::string& path,
                  const gguf::split_options& split, quantizing& how,
                  subbyte::executor_ref executor) {
   gguf::split_writer out(path, split);
-  model.write_metadata(out, file_type(wanted));
+  model.write_metadata(out, file_type(choice));
   index_t total = 0, done = 0;
   for (const plan_entry& e : plan) {
     const std::uint32_t type = e.format != nullptr ? *e.format->gguf_type : *e.tensor->gguf_type;
@@ -283,7 +228,8 @@ void write_model(const model_source& model, const std::vector<plan_entry>& plan,
                            "is also the input; write to another file");
     }
   }
-  example::progress_bar bar(std::string("quantize to ") + wanted.name);
+  example::progress_bar bar("quantize to " +
+                            (choice.planned.empty() ? choice.format->name : "a mix"));
   std::vector<float> floats;
   for (const plan_entry& e : plan) {
     const source_tensor& t = *e.tensor;
@@ -318,28 +264,75 @@ void write_model(const model_source& model, const std::vector<plan_entry>& plan,
   out.finish();
 }
 
+// What a mix needs besides its own figures.
+void check_mix(const example::mix_request& mix, const quantizing& how) {
+  const auto refuse = [](const char* subject, const std::string& message) {
+    subbyte::throw_error(subbyte::errc::bad_argument, subject, message);
+  };
+  const char* const limit = mix.max_kl > 0 ? "--max-kl" : "--target-bpw";
+  if (how.calibration.empty()) refuse(limit, "--calibration is required");
+  if (how.method.scaled) {
+    refuse(limit, "method " + how.method.name +
+                      " changes the weights of several tensors at once; a mix is planned tensor by "
+                      "tensor (gptq, imatrix, ...)");
+  }
+  if (mix.max_kl > 0 && mix.tokens.empty()) refuse(limit, "--tokens is required");
+  for (const std::string& name : mix.candidates) {
+    const target_format& format = find_block_format(name);
+    if (format.block_size > 1 && !format.takes(*how.method.codes)) {
+      refuse("--candidates", how.method.name + " cannot quantize to " + format.name);
+    }
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   std::string input, output, format_name = "q4_k", output_format_name, method_name = "reference";
+  std::string attention_name, feed_forward_name;
+  example::mix_request mix;
   std::vector<std::string> calibration_files;
   int threads = 0;
   bool dry_run = false, allow_requantize = false;
   gguf::split_options split;
   std::uint64_t split_bytes = 0;
   CLI::App app(
-      "Quantizes every matrix of a model to one format; vectors and norms stay as they are.",
+      "Quantizes every matrix of a model to one format or to a planned mix; vectors and norms "
+      "stay.",
       "quantize");
   app.add_option("input", input,
                  "GGUF file (of a split one any shard), safetensors file, or folder of a Llama "
                  "checkpoint")
       ->required();
   app.add_option("output", output, "GGUF file to write (not needed with --dry-run)");
-  app.add_option("-f,--format", format_name, "any format of the registry that GGUF has an id for")
-      ->capture_default_str();
+  auto* const format_option = app.add_option("-f,--format", format_name,
+                                             "any format of the registry that GGUF has an id for")
+                                  ->capture_default_str();
   app.add_option("--output-format", output_format_name,
                  "format of the matrix that makes the logits: output.weight, or token_embd.weight "
                  "where there is none (llama.cpp's recipes use q6_k); default: as --format");
+  app.add_option("--attention", attention_name, "format of attn_*; default: as --format");
+  app.add_option("--feed-forward", feed_forward_name, "format of ffn_*; default: as --format");
+  auto* const target =
+      app.add_option("--target-bpw", mix.target_bits,
+                     "plan a mix of so many bits per weight, over all matrices that are quantized, "
+                     "with the least predicted loss; needs --calibration")
+          ->check(CLI::PositiveNumber)
+          ->excludes(format_option);
+  app.add_option("--max-kl", mix.max_kl,
+                 "plan the smallest mix whose KL divergence from the original, in nats per "
+                 "token of --tokens, is at most so large; needs --calibration")
+      ->check(CLI::PositiveNumber)
+      ->excludes(format_option, target);
+  app.add_option("--candidates", mix.candidates, "formats that a mix may use")
+      ->delimiter(',')
+      ->capture_default_str();
+  app.add_option("--tokens", mix.tokens,
+                 "16-bit token stream, of calibration text, that a mix is measured on: each matrix "
+                 "alone, and whole plans for --max-kl");
+  app.add_option("--windows", mix.windows, "use its first so many windows")
+      ->check(CLI::Range(1, 1 << 30))
+      ->capture_default_str();
   std::string known;
   for (const example::method& m : example::methods()) known += "\n  " + m.name + ": " + m.what;
   app.add_option("-m,--method", method_name,
@@ -363,7 +356,11 @@ int main(int argc, char** argv) {
   app.add_flag("--dry-run", dry_run, "print what every tensor would become, write nothing");
   app.add_flag("--allow-requantize", allow_requantize, "quantize quantized tensors again");
   return example::run(app, argc, argv, [&] {
-    const target_format& format = find_format(format_name);
+    const auto format_or = [](const std::string& name, const target_format* otherwise) {
+      return name.empty() ? otherwise : &find_block_format(name);
+    };
+    format_choice choice;
+    choice.format = &find_block_format(format_name);
     quantizing how{
         example::parse_method(method_name), example::calibration_source(calibration_files), {}, {}};
     if (how.method.data() != needs::nothing && how.calibration.empty()) {
@@ -373,28 +370,34 @@ int main(int argc, char** argv) {
     if (output.empty() && !dry_run) {
       subbyte::throw_error(subbyte::errc::bad_argument, "output", "a file to write is required");
     }
-    const target_format& output_format =
-        output_format_name.empty() ? format : find_format(output_format_name);
+    choice.attention = format_or(attention_name, nullptr);
+    choice.feed_forward = format_or(feed_forward_name, nullptr);
+    choice.output = format_or(output_format_name, mix.wanted() ? nullptr : choice.format);
+    if (mix.wanted()) check_mix(mix, how);
     if (split_bytes > static_cast<std::uint64_t>(std::numeric_limits<index_t>::max())) {
       subbyte::throw_error(subbyte::errc::bad_argument, "--split-max-size", "beyond 2^63 bytes");
     }
     split.max_shard_bytes = static_cast<index_t>(split_bytes);
     const model_source model = example::open_model(input);
+    example::cancel_on_interrupt();
+#if defined(__GLIBC__)
+    // Slabs go back to the system when they are freed. glibc would soon keep them on its heap,
+    // where each new one misses the hole of the last by a few bytes and memory grows with the
+    // model.
+    ::mallopt(M_MMAP_THRESHOLD, 1 << 20);
+#endif
+    subbyte::thread_pool pool(threads);
+    if (mix.wanted()) {
+      mix.model = input;
+      plan_mix(model, mix, calibration_files, how, pool, choice);
+    }
     const std::vector<plan_entry> plan =
-        make_plan(model, format, output_format, allow_requantize, how.method.scaled);
+        example::make_plan(model, choice, allow_requantize, how.method.scaled);
     if (dry_run) {
       print_tensor_table(plan);
     } else {
-      example::cancel_on_interrupt();
-#if defined(__GLIBC__)
-      // Slabs go back to the system when they are freed. glibc would soon keep them on its heap,
-      // where each new one misses the hole of the last by a few bytes and memory grows with the
-      // model.
-      ::mallopt(M_MMAP_THRESHOLD, 1 << 20);
-#endif
-      subbyte::thread_pool pool(threads);
       if (how.method.scaled) search_scales(model, plan, how, pool);
-      write_model(model, plan, format, output, split, how, pool);
+      write_model(model, plan, choice, output, split, how, pool);
     }
     print_totals(model, plan);
     if (how.method.data() != needs::nothing && !dry_run) {

@@ -49,11 +49,10 @@ std::vector<plan_entry> make_plan(const model_source& model, const format_choice
 struct mix_request {
   double target_bits = 0;  // per weight, over the matrices that are quantized
   double max_kl = 0;       // nats per token, measured on the text
-  std::vector<std::string> candidates{"q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "q8_0"};
+  std::vector<std::string> candidates{"q2_k", "q3_k", "iq4_xs", "q4_k", "q5_k", "q6_k", "q8_0"};
   std::string model;   // where the runner finds the original
   std::string tokens;  // the text to measure on; empty: the layers' own losses are added up
   index_t windows = 8;
-  index_t window_length = 255;
 
   [[nodiscard]] bool wanted() const { return target_bits > 0 || max_kl > 0; }
 };
@@ -64,10 +63,10 @@ using trial = std::function<subbyte::tensor<float, 2>(const source_tensor&, cons
 /// Plans the mix, prints it, and enters it in choice.planned. What choice forces stays forced.
 ///
 /// The loss of a candidate is tr(E H E^T) per token of the tensor quantized to it. With a text,
-/// one quantization of each tensor alone is measured, and its KL divergence divided by its loss is
-/// the tensor's sensitivity: predictions are KL divergences then. Without, losses are divided by
-/// the energy of the layer's outputs. A tensor of which the calibration knows nothing gets the
-/// largest candidate, but for the embedding, whose tokens then all count alike.
+/// each tensor alone is quantized to its middle candidate and the KL divergence measured; divided
+/// by the loss it is the tensor's sensitivity, and predictions are KL divergences. Without, losses
+/// are divided by the energy of the layer's outputs. A tensor of which the calibration knows
+/// nothing gets the largest candidate, but for the embedding, whose tokens then all count alike.
 ///
 /// Memory  the largest tensor as floats, twice, and its Hessian; with a text also the model as
 ///         floats while a plan is measured.

@@ -11,6 +11,7 @@
 
 #include "subbyte/calibrate/awq.hpp"
 #include "subbyte/calibrate/statistics.hpp"
+#include "subbyte/matrix/group_codes.hpp"
 #include "subbyte/quantize/concepts.hpp"
 #include "subbyte/tensor/tensor.hpp"
 
@@ -66,7 +67,9 @@ struct layer_task {
 
 /// What became of it.
 struct quantized_layer {
-  std::vector<std::uint8_t> blocks;   // of block formats: the bytes
+  std::vector<std::uint8_t> blocks;  // of block formats: the bytes
+  // Of groups with integers or real zero points: the codes, unless decoded was asked for.
+  std::optional<subbyte::group_codes> codes;
   subbyte::tensor<float, 2> decoded;  // if asked for
   index_t stored_bytes = 0;           // codes, scales and zero points
   subbyte::policy_report report;
@@ -96,5 +99,7 @@ const std::vector<target_format>& block_target_formats();
 /// int2 ... int8 (whole zero points), with the ending s symmetric, with r real zero points as
 /// HQQ's; nf4. Scales are f16.
 const std::vector<target_format>& group_target_formats();
+/// int2s, int3s, int8 and int8s, which checkpoints hold besides.
+const std::vector<target_format>& further_group_target_formats();
 
 }  // namespace example

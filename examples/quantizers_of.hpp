@@ -201,7 +201,11 @@ quantized_layer quantize_to_groups(const method& how, const layer_task& task, bo
   quantized_layer made;
   made.report = fill(how, task, target, "groups");
   made.stored_bytes = target.view().size_bytes();
-  if (decode) made.decoded = decoded(target.view(), task.executor);
+  if (decode) {
+    made.decoded = decoded(target.view(), task.executor);
+  } else if constexpr (requires { subbyte::from_planar(target.view()); }) {
+    made.codes = subbyte::from_planar(target.view(), task.executor);
+  }
   return made;
 }
 

@@ -1,19 +1,22 @@
 #!/usr/bin/env bash
-# Opens what the examples write with the programs it is for: llama.cpp, transformers, gguf and
-# safetensors from PyPI, in an environment under build/interop. Fails when one of them reads
-# something else than we do. Needs the network, some 10 GB of disk, and 20 minutes the first time. With
-# few windows llama.cpp's rounding of activations alone can pass its limit.
+# Opens what the examples write with the programs it is for: llama.cpp, transformers with gptqmodel
+# and compressed-tensors, onnxruntime, gguf and safetensors from PyPI, in an environment under
+# build/interop. Fails when one of them reads something else than we do. Needs the network, some
+# 10 GB of disk, and 30 minutes the first time. With few windows llama.cpp's rounding of activations
+# alone can pass its limit.
 #
-# usage: interop.sh [--windows N] [--report FILE]
+# usage: interop.sh [--windows N] [--report FILE] [--checkpoint-report FILE]
 set -euo pipefail
 
-case ${1:-} in -h | --help) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
+case ${1:-} in -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 arguments=()
+checkpoint_arguments=()
 while [ $# -gt 0 ]; do
   case "$1 ${2:-}" in
     --windows\ [0-9]*) arguments+=(--windows "$2") ;;
     --report\ ?*) arguments+=(--report "$(realpath -m "$2")") ;;
-    *) sed -n '7s/^# //p' "$0" >&2; exit 2 ;;
+    --checkpoint-report\ ?*) checkpoint_arguments+=(--report "$(realpath -m "$2")") ;;
+    *) sed -n '8s/^# //p' "$0" >&2; exit 2 ;;
   esac
   shift 2
 done
@@ -22,7 +25,8 @@ cd "$(dirname "$0")/.."
 out=build/interop
 environment=$out/environment
 clients='llama-cpp-python==0.3.36 gguf==0.19.0 safetensors==0.8.0 transformers==5.23.0
-accelerate==1.15.0 torch==2.15.0 numpy==2.4.6 sentencepiece==0.2.3 protobuf==7.36.2'
+accelerate==1.15.0 torch==2.15.0 numpy==2.4.6 sentencepiece==0.2.3 protobuf==7.36.2
+GPTQModel==7.7.0 optimum==2.3.0 compressed-tensors==0.20.0 onnx==1.23.2 onnxruntime==1.31.1'
 begin=$SECONDS
 step() { printf '\n==== %s (%d s)\n' "$1" $((SECONDS - begin)); }
 
@@ -55,3 +59,9 @@ cmake --build "$out/build" --parallel "$(nproc)"
 step 'write the files and compare'
 TQDM_DISABLE=1 HF_HUB_OFFLINE=1 "$environment/bin/python" scripts/interop.py \
   --programs "$out/build/examples" --data examples/data --work "$out/files" "${arguments[@]}"
+
+step 'write checkpoints and compare'
+# Without the compiler of torch, which takes longer than the products it is for.
+TQDM_DISABLE=1 HF_HUB_OFFLINE=1 TORCHDYNAMO_DISABLE=1 "$environment/bin/python" \
+  scripts/interop_checkpoints.py --programs "$out/build/examples" --data examples/data \
+  --work "$out/checkpoints" "${checkpoint_arguments[@]}"

@@ -144,6 +144,7 @@ std::vector<float> model::load_vector(const std::string& name, index_t size) con
 
 model::shared_linear* model::find_linear(std::string_view name) noexcept {
   if (name == inputs_.back().weights.front()) return &output_;
+  if (name == "token_embd.weight") return &embedding_;
   for (std::size_t l = 0; l < layers_.size(); ++l) {
     const std::string block = "blk." + std::to_string(l) + ".";
     if (name.substr(0, block.size()) != block) continue;
@@ -172,6 +173,7 @@ void model::replace(std::string_view name, std::shared_ptr<const linear> weights
                     " weights, the model needs " + std::to_string((*found)->rows()) + " x " +
                     std::to_string((*found)->cols()));
   }
+  if (found == &output_ && output_ == embedding_) embedding_ = weights;
   *found = std::move(weights);
 }
 

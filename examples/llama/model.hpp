@@ -39,7 +39,8 @@ class model {
   /// Every input, in the order in which activations reach it.
   [[nodiscard]] std::span<const model_input> inputs() const noexcept { return inputs_; }
 
-  /// Makes products with the linear of that name use other weights; the file's are not touched.
+  /// Makes products with the linear of that name use other weights; the file's are not touched. An
+  /// embedding that also makes the logits is replaced in both places.
   ///
   /// Throws  subbyte::error when there is no such linear, or when it has another shape.
   void replace(std::string_view name, std::shared_ptr<const linear> weights);

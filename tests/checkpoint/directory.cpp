@@ -341,7 +341,33 @@ TEST_CASE("directory: a directory with anything else in it is not written to") {
                    checkpoint::transcode_directory(source, out.file("x"), any_compressed);
                  }).what(),
                  "parts of another job"));
-  CHECK(error_of([&] { (void)other.has_part("lm_head"); }).code() == errc::not_found);
+  CHECK(!other.has_part("lm_head"));  // a plain weight may be replaced
+  CHECK(error_of([&] { (void)other.has_part("nothing"); }).code() == errc::not_found);
+}
+
+TEST_CASE("directory: a plain weight is replaced like a module, and all else is carried over") {
+  const scratch_directory scratch, out;
+  make_checkpoint(scratch.path(), gptq_settings{4, 32, false});
+  const directory source(scratch.path());
+  const std::string copy = out.file("copy");
+  checkpoint::directory_writer writer(copy, source, "a job");
+  auto head = plain("lm_head.weight", {16, 8});
+  for (auto& b : head.bytes) b = static_cast<std::uint8_t>(b + 1);
+  writer.write_part("lm_head", {head}, "why");
+  CHECK(writer.has_part("lm_head"));
+  CHECK(writer.part_note("lm_head") == "why");
+  CHECK(!writer.has_part("model.norm"));
+  writer.finish(*source.quantization());
+  const directory written(copy);
+  CHECK(!exists(copy + "/.subbyte-parts"));
+  REQUIRE(written.file().tensors().size() == source.file().tensors().size());
+  for (std::size_t i = 0; i < source.file().tensors().size(); ++i) {
+    const auto& from = source.file().tensors()[i];
+    const auto& to = written.file().tensor(from.name());
+    const auto expected =
+        from.name() == "lm_head.weight" ? std::span<const std::uint8_t>(head.bytes) : from.bytes();
+    CHECK(std::equal(to.bytes().begin(), to.bytes().end(), expected.begin(), expected.end()));
+  }
 }
 
 TEST_CASE("directory: a cancelled job goes on where it stopped") {

@@ -355,6 +355,7 @@ struct directory_write_options {
 /// A copy of a checkpoint directory in the making, with new tensors in the place of some modules.
 ///
 /// For every module to be replaced, in any order: unless has_part(), write_part(). Then finish().
+/// A module is one that the source has quantized, or whose plain weight it has.
 /// Each part is complete on the disk when write_part() returns, in PATH/.subbyte-parts: the same
 /// job started again finds it there and goes on. A directory without config.json and without a
 /// model is what a kill leaves behind; finish() writes the other files first, then config.json,
@@ -445,15 +446,28 @@ class basic_directory_writer {
   static constexpr const char* parts_leaf = ".subbyte-parts";
 
   [[nodiscard]] std::string parts_directory() const { return path_ + "/" + parts_leaf; }
-  // The number of the module keeps names short and safe.
+  // The number of the module, or of a plain weight's tensor, keeps names short and safe.
   [[nodiscard]] std::string part_path(std::string_view module) const {
     const basic_quantized_module<Arch>* const found = source_.find_module(module);
-    if (found == nullptr) {
-      throw_error(errc::not_found, source_.path(),
-                  "no quantized module " + printable<Arch>(module));
+    if (found != nullptr) {
+      return parts_directory() + "/" + std::to_string(found - source_.modules().data()) +
+             ".safetensors";
     }
-    return parts_directory() + "/" + std::to_string(found - source_.modules().data()) +
+    const safetensors::basic_tensor<Arch>* const plain =
+        source_.file().find_tensor(tensor_name<Arch>(module, "weight"));
+    if (plain == nullptr) {
+      throw_error(errc::not_found, source_.path(), "no module " + printable<Arch>(module));
+    }
+    return parts_directory() + "/plain-" + std::to_string(plain - source_.file().tensors().data()) +
            ".safetensors";
+  }
+  // The module whose part may stand in the place of a tensor; empty for tensors that stay.
+  [[nodiscard]] std::string replaced_module(const safetensors::basic_tensor<Arch>& t) const {
+    const basic_quantized_module<Arch>* const owner = source_.owner_of(t.name());
+    if (owner != nullptr) return owner->name;
+    constexpr std::string_view leaf = ".weight";
+    if (!detail::ends_with<Arch>(t.name(), leaf)) return {};
+    return std::string(t.name().substr(0, t.name().size() - leaf.size()));
   }
 
   [[nodiscard]] std::string identify(std::string_view job) const {
@@ -492,14 +506,14 @@ class basic_directory_writer {
     if (keys.count("format") == 0) out.metadata("format", "pt");  // transformers wants to see it
     std::vector<std::unique_ptr<safetensors::basic_file<Arch>>> parts;
     std::vector<const safetensors::basic_tensor<Arch>*> all;
-    std::set<const void*> replaced;
+    std::set<std::string> replaced;
     index_t total = 0;
     for (const safetensors::basic_tensor<Arch>& t : source_.file().tensors()) {
-      const basic_quantized_module<Arch>* const owner = source_.owner_of(t.name());
-      if (owner == nullptr || !has_part(owner->name)) {
+      const std::string module = replaced_module(t);
+      if (module.empty() || !has_part(module)) {
         all.push_back(&t);
-      } else if (replaced.insert(owner).second) {
-        parts.push_back(std::make_unique<safetensors::basic_file<Arch>>(part_path(owner->name)));
+      } else if (replaced.insert(module).second) {
+        parts.push_back(std::make_unique<safetensors::basic_file<Arch>>(part_path(module)));
         for (const safetensors::basic_tensor<Arch>& made : parts.back()->tensors()) {
           all.push_back(&made);
         }
@@ -528,6 +542,10 @@ class basic_directory_writer {
     std::error_code ignored;
     for (std::size_t i = 0; i < source_.modules().size(); ++i) {
       std::filesystem::remove(parts_directory() + "/" + std::to_string(i) + ".safetensors",
+                              ignored);
+    }
+    for (std::size_t i = 0; i < source_.file().tensors().size(); ++i) {
+      std::filesystem::remove(parts_directory() + "/plain-" + std::to_string(i) + ".safetensors",
                               ignored);
     }
     std::filesystem::remove(parts_directory() + "/job", ignored);

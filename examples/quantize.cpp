@@ -16,7 +16,6 @@
 #include "quantize_plan.hpp"
 #include "quantizers.hpp"
 #include "subbyte/exec/thread_pool.hpp"
-#include "subbyte/format/list.hpp"
 #include "subbyte/metrics/cost.hpp"
 
 namespace {

@@ -351,7 +351,8 @@ class least_error_search {
 
 /// Scale and zero point of the least squared error per group.
 ///
-/// exact   Minimises sum importance * (w - w_hat)^2 over all scales, and all whole zero points where
+/// exact   Minimises sum importance * (w - w_hat)^2 over all scales, and all whole zero points
+/// where
 ///         the target stores one. What the scale's storage leaves of that minimum is kept by
 ///         comparing the stored scales beside it (all of them for one-byte stores). Real zero
 ///         points make it a search in two dimensions: a local minimum by alternating, from several

@@ -97,7 +97,7 @@ part_consumers() { configure dev && ctest --test-dir build/dev -R '^consumers\.'
 part_compile_time() { tests/compile_time/measure.py --runs 3 --json build/compile_time.json; }
 part_tidy() {
   configure dev || return 1
-  printf 'build/dev/tests/headers/%s.hpp.cpp\n' subbyte cpu io |
+  printf 'build/dev/tests/headers/%s.hpp.cpp\n' subbyte cpu io calibrate |
     xargs -P "$jobs" -n 1 clang-tidy --quiet -p build/dev
 }
 

@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 /// GPTQ of whole layers with the Hessian given, two threads: seconds, beside one single-precision
 /// product of k x k matrices with the same threads, and the part of the time that matrix products
-/// take. The layer shapes are those of an 8B model.
+/// take. The layer shapes are those of an 8B model. And the collector of X^T X on one thread beside
+/// Eigen's symmetric rank-k update.
 #include <benchmark/benchmark.h>
 
-#include <Eigen/Core>
 #include <chrono>
 #include <cmath>
 #include <numbers>
 #include <random>
+#include <utility>
 
 #include "subbyte/calibrate/gptq.hpp"
+#include "subbyte/calibrate/statistics.hpp"
 #include "subbyte/exec/thread_pool.hpp"
 #include "subbyte/format/q4_k.hpp"
 #include "subbyte/num/half.hpp"
@@ -150,6 +152,32 @@ void product(benchmark::State& state) {
       2e-9 * size * size * size * static_cast<double>(state.iterations()) / total;
 }
 
+/// All that a collector does with 4096 tokens; the counter is its speed over that of the rank-k
+/// update alone.
+void collector(benchmark::State& state) {
+  constexpr index_t tokens = 4096;
+  const index_t k = state.range(0);
+  tensor<float, 2> x(uninitialized, tokens, k);
+  fill(x.data(), x.size(), 1, 5);
+  const Eigen::Map<const matrix<float>> rows(x.data(), tokens, k);
+  matrix<float> h = matrix<float>::Zero(k, k);
+  statistics_collector collected(k);
+  double collecting = 0;
+  double updating = 0;
+  for (auto _ : state) {
+    double begin = seconds();
+    collected.add(std::as_const(x).view());
+    const double s = seconds() - begin;
+    state.SetIterationTime(s);
+    collecting += s;
+    begin = seconds();
+    h.selfadjointView<Eigen::Lower>().rankUpdate(rows.transpose());
+    updating += seconds() - begin;
+    benchmark::DoNotOptimize(h.data());
+  }
+  state.counters["of_rank_k_update"] = updating / collecting;
+}
+
 template <class Target>
 void layer(benchmark::State& state, Target make(index_t, index_t), bool with_products) {
   thread_pool pool(2);
@@ -186,6 +214,8 @@ block_matrix<q4_k> blocks_q4_k(index_t n, index_t k) { return block_matrix<q4_k>
 
 }  // namespace
 
+BENCHMARK(collector)->Arg(256)->Arg(768)->Arg(1024)->Arg(2048)->Arg(4096)->UseManualTime()->Unit(
+    benchmark::kMillisecond);
 BENCHMARK(product)->Arg(4096)->UseManualTime()->Unit(benchmark::kSecond);
 BENCHMARK_CAPTURE(layer, int4_g128, int4_g128, true)
     ->Args({4096, 4096})

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdio>
 #include <fstream>
+#include <limits>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -196,7 +197,7 @@ class comparison {
         subbyte::block_matrix<subbyte::f32> floats(w.extent(0), w.extent(1));
         std::copy_n(made.decoded.data(), made.decoded.size(),
                     reinterpret_cast<float*>(floats.row(0)));
-        if (!calibrations_.empty()) add_loss(c, w, floats, i, scales[i], loss, energy);
+        if (!calibrations_.empty()) add_loss(w, floats, i, scales[i], loss, energy);
         model.replace(name, llama::make_linear(std::move(floats)));
       }
     }
@@ -204,12 +205,12 @@ class comparison {
       std::copy(values.begin(), values.end(), model.norm(name).begin());
     }
     c.bits_per_weight = cost.bits_per_weight();
-    c.relative_loss = energy > 0 ? loss / energy : 0;
+    c.relative_loss = energy > 0 ? loss / energy : std::numeric_limits<double>::quiet_NaN();
   }
 
   // Of the outputs, by the largest calibration and for every method alike; scaled weights read
   // inputs that were divided.
-  void add_loss(const combination& c, subbyte::matrix_view<const float> w,
+  void add_loss(subbyte::matrix_view<const float> w,
                 const subbyte::block_matrix<subbyte::f32>& estimate, std::size_t input,
                 const subbyte::tensor<float, 1>& scale, double& loss, double& energy) {
     const subbyte::input_statistics& statistics = calibrations_.back().inputs[input];
@@ -221,7 +222,6 @@ class comparison {
     const subbyte::block_matrix<subbyte::f32> nothing(w.extent(0), w.extent(1));
     loss += subbyte::layer_loss<>(w, estimate.view(), inputs, pool_);
     energy += subbyte::layer_loss<>(w, nothing.view(), inputs, pool_);
-    static_cast<void>(c);
   }
 
   subbyte::tensor<float, 1> search_scale(const combination& c, llama::float_weights& weights,
@@ -274,25 +274,27 @@ void print_table(const options& o, const std::vector<combination>& all,
   std::printf("%-8s %5s %-16s %8s %7s %9s", "format", "group", "method", "windows", "bits/w",
               "rel. loss");
   for (std::size_t t = 0; t < o.texts.size(); ++t) {
-    std::printf(" | %9s %9s %18s %17s", "perplex.", "change", "KL (nats)", "less than first");
+    std::printf(" | %9s %9s %18s %18s", "perplex.", "change", "KL (nats)", "less than first");
   }
   std::printf(" %8s\n", "seconds");
   for (const combination& c : all) {
     const bool calibrated = c.method.data() != needs::nothing;
-    std::printf("%-8s %5s %-16s %8s %7.3f %9.2e", c.format->name.c_str(),
+    char loss[16] = "-";
+    if (!std::isnan(c.relative_loss)) std::snprintf(loss, sizeof loss, "%.2e", c.relative_loss);
+    std::printf("%-8s %5s %-16s %8s %7.3f %9s", c.format->name.c_str(),
                 c.group > 0 ? std::to_string(c.group).c_str() : "-", c.method.name.c_str(),
                 calibrated ? std::to_string(calibrations[c.calibration].windows).c_str() : "-",
-                c.bits_per_weight, c.relative_loss);
+                c.bits_per_weight, loss);
     const combination& first = reference_of(all, c);
     for (std::size_t t = 0; t < o.texts.size(); ++t) {
       const subbyte::divergence_report d = c.scores[t].divergence.report();
       std::printf(" | %9.4f %+8.2f%% %9.6f ±%.5f", c.scores[t].likelihood.perplexity(),
                   100 * (d.perplexity_ratio - 1), d.kl, c.scores[t].window_kl.standard_error());
       if (&first == &c) {
-        std::printf(" %17s", "-");
+        std::printf(" %18s", "-");
       } else {
         const paired_difference less = compare_windows(first, c, t);
-        std::printf(" %9.5f (%4.0fs)", less.mean, less.mean / less.standard_error);
+        std::printf(" %9.5f (%5.1fs)", less.mean, less.mean / less.standard_error);
       }
     }
     std::printf(" %8.2f%s%s\n", c.seconds,

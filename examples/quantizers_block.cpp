@@ -8,7 +8,9 @@ namespace example {
 const std::vector<method>& methods() {
   static const std::vector<method> table = [] {
     std::vector<method> list;
-    for_each_method([&](const method& m, const auto&) { list.push_back(m); });
+    for_each_method([&](const char* name, needs data, const char* what, const auto&) {
+      list.push_back({name, data, what});
+    });
     return list;
   }();
   return table;
@@ -32,6 +34,21 @@ chosen_method parse_method(const std::string& text) {
                          "known are" + known + ", and awq and awq+METHOD");
   }
   return chosen;
+}
+
+void require_known(const method& how, const layer_task& task) {
+  const bool known =
+      how.data == needs::nothing ||
+      (task.input != nullptr && (how.data != needs::hessian || !task.input->hessian.empty()));
+  if (known) return;
+  subbyte::throw_error(subbyte::errc::bad_argument, how.name,
+                       how.data == needs::hessian
+                           ? "needs X^T X of the layer's input, and it is not known"
+                           : "needs the mean squares of the layer's input, and they are not known");
+}
+
+void reject_method(const method& how, const std::string& format) {
+  subbyte::throw_error(subbyte::errc::bad_argument, how.name, "cannot quantize to " + format);
 }
 
 known_input::known_input(const subbyte::input_statistics& statistics,

@@ -4,22 +4,6 @@
 
 namespace example {
 
-namespace {
-
-template <class G>
-target_format grouped(const char* name) {
-  using P = subbyte::planar<G, subbyte::half>;
-  return {name,
-          std::nullopt,
-          0,
-          0,
-          &quantize_to_groups<P>,
-          &search_scale<P>,
-          &takes_method<subbyte::matrix_of<P, subbyte::arch::native>>};
-}
-
-}  // namespace
-
 const std::vector<target_format>& further_group_target_formats() {
   using subbyte::int_grid;
   using subbyte::zero_points;

@@ -62,21 +62,21 @@ struct clipped {
   }
 };
 
-/// Calls visit(method, make) for every method. make(std::type_identity<Target>, task) gives the
-/// policy; a method is one entry here.
+/// Calls visit(name, data, what, make) for every method, the fields of example::method.
+/// make(std::type_identity<Target>, task) gives the policy; a method is one entry here.
 template <class Visit>
 void for_each_method(Visit&& visit) {
   using subbyte::index_t;
-  visit(method{"reference", needs::nothing, "the encoder of the tool that defined the format"},
+  visit("reference", needs::nothing, "the encoder of the tool that defined the format",
         [](auto, const layer_task&) { return subbyte::reference{}; });
-  visit(method{"rtn", needs::nothing, "the range of each group, nearest codes"},
+  visit("rtn", needs::nothing, "the range of each group, nearest codes",
         [](auto, const layer_task&) { return subbyte::rtn{}; });
-  visit(method{"range", needs::nothing, "params of the least squared error, nearest codes"},
+  visit("range", needs::nothing, "params of the least squared error, nearest codes",
         [](auto, const layer_task&) { return subbyte::range_search{}; });
-  visit(method{"hqq", needs::nothing, "params of the least |error|^0.7, nearest codes"},
+  visit("hqq", needs::nothing, "params of the least |error|^0.7, nearest codes",
         [](auto, const layer_task&) { return subbyte::hqq{}; });
-  visit(method{"imatrix", needs::importance,
-               "params of the least squared error weighted by mean x^2, nearest codes"},
+  visit("imatrix", needs::importance,
+        "params of the least squared error weighted by mean x^2, nearest codes",
         []<class Target>(std::type_identity<Target>, const layer_task& task) {
           if constexpr (subbyte::quantizer_for<subbyte::reference, Target>) {
             return subbyte::reference{.importance = task.input->importance.view()};
@@ -84,36 +84,35 @@ void for_each_method(Visit&& visit) {
             return subbyte::weighted{.importance = task.input->importance.view()};
           }
         });
-  visit(method{"weighted-range", needs::importance, "range with errors weighted by mean x^2"},
+  visit("weighted-range", needs::importance, "range with errors weighted by mean x^2",
         [](auto, const layer_task& task) {
           return subbyte::range_search{.importance = task.input->importance.view()};
         });
-  visit(method{"clip", needs::hessian, "ranges clipped for the layer's output, nearest codes"},
+  visit("clip", needs::hessian, "ranges clipped for the layer's output, nearest codes",
         [](auto, const layer_task& task) { return clipped{task.input}; });
-  visit(method{"gptq", needs::hessian, "errors fed back through the inverse of X^T X"},
+  visit("gptq", needs::hessian, "errors fed back through the inverse of X^T X",
         [](auto, const layer_task& task) { return gptq_of(task); });
-  visit(method{"gptq-published", needs::hessian, "gptq, columns in their natural order"},
+  visit("gptq-published", needs::hessian, "gptq, columns in their natural order",
         [](auto, const layer_task& task) {
           subbyte::gptq policy = gptq_of(task);
           policy.order = subbyte::column_order::natural;
           return policy;
         });
-  visit(
-      method{"gptq-act", needs::hessian,
-             "gptq, columns in the order of activation; formats that keep no order: static groups"},
-      []<class Target>(std::type_identity<Target>, const layer_task& task) {
-        subbyte::gptq policy = gptq_of(task);
-        policy.order = subbyte::column_order::activation;
-        policy.static_groups = !requires(Target & t) { t.set_column_order({}); };
-        return policy;
-      });
-  visit(method{"gptq-clip", needs::hessian, "gptq, ranges that shrink in the Hessian metric"},
+  visit("gptq-act", needs::hessian,
+        "gptq, columns in the order of activation; formats that keep no order: static groups",
+        []<class Target>(std::type_identity<Target>, const layer_task& task) {
+          subbyte::gptq policy = gptq_of(task);
+          policy.order = subbyte::column_order::activation;
+          policy.static_groups = !requires(Target & t) { t.set_column_order({}); };
+          return policy;
+        });
+  visit("gptq-clip", needs::hessian, "gptq, ranges that shrink in the Hessian metric",
         [](auto, const layer_task& task) {
           subbyte::gptq policy = gptq_of(task);
           policy.clip = subbyte::clip_search::hessian;
           return policy;
         });
-  visit(method{"autoround", needs::hessian, "rounding and ranges by sign gradients"},
+  visit("autoround", needs::hessian, "rounding and ranges by sign gradients",
         [](auto, const layer_task& task) {
           subbyte::autoround policy;
           policy.hessian = subbyte::hessian_view(task.input->hessian.view());
@@ -122,47 +121,39 @@ void for_each_method(Visit&& visit) {
         });
 }
 
+/// Throws  bad_argument for a method that needs what is not known of the input.
+void require_known(const method& how, const layer_task& task);
+/// Throws  bad_argument for a method that cannot quantize to a format.
+[[noreturn]] void reject_method(const method& how, const std::string& format);
+
 /// Fills target by a method.
 ///
-/// Throws  bad_argument when the method is not for this kind of format, or needs what is not known;
-///         what the policy throws.
+/// Throws  bad_argument when the method is not for this kind of format; what the policy throws.
 template <class Target>
 subbyte::policy_report fill(const method& how, const layer_task& task, Target& target,
-                            const std::string& format) {
-  const bool known =
-      how.data == needs::nothing ||
-      (task.input != nullptr && (how.data != needs::hessian || !task.input->hessian.empty()));
-  if (!known) {
-    subbyte::throw_error(
-        subbyte::errc::bad_argument, how.name,
-        how.data == needs::hessian
-            ? "needs X^T X of the layer's input, and it is not known"
-            : "needs the mean squares of the layer's input, and they are not known");
-  }
+                            const char* format) {
   subbyte::policy_report report;
   bool done = false;
-  for_each_method([&](const method& m, const auto& make) {
-    if (m.name != how.name) return;
+  for_each_method([&](const char* name, needs, const char*, const auto& make) {
     using policy = decltype(make(std::type_identity<Target>{}, task));
     if constexpr (subbyte::quantizer_for<policy, Target>) {
+      if (how.name != name) return;
       report = subbyte::quantize_into(task.weights, target,
                                       make(std::type_identity<Target>{}, task), task.executor);
       done = true;
     }
   });
-  if (!done) {
-    subbyte::throw_error(subbyte::errc::bad_argument, how.name, "cannot quantize to " + format);
-  }
+  if (!done) reject_method(how, format);
   return report;
 }
 
 /// Whether fill() can.
 template <class Target>
-bool takes_method(const std::string& name) {
+bool takes_method(const std::string& wanted) {
   bool takes = false;
-  for_each_method([&](const method& m, const auto& make) {
+  for_each_method([&](const char* name, needs, const char*, const auto& make) {
     using policy = decltype(make(std::type_identity<Target>{}, std::declval<const layer_task&>()));
-    if (m.name == name) takes = subbyte::quantizer_for<policy, Target>;
+    if (wanted == name) takes = subbyte::quantizer_for<policy, Target>;
   });
   return takes;
 }
@@ -182,6 +173,7 @@ template <class F>
 quantized_layer quantize_to_blocks(const method& how, const layer_task& task, bool decode) {
   subbyte::block_matrix<F> target(task.weights.extent(0), task.weights.extent(1));
   quantized_layer made;
+  require_known(how, task);
   made.report = fill(how, task, target, F::name);
   const auto view = target.view();
   made.stored_bytes = view.size_bytes();
@@ -199,6 +191,7 @@ quantized_layer quantize_to_groups(const method& how, const layer_task& task, bo
   subbyte::matrix_of<P, subbyte::arch::native> target(
       task.weights.extent(0), task.weights.extent(1), subbyte::planar_shape{task.group_size});
   quantized_layer made;
+  require_known(how, task);
   made.report = fill(how, task, target, "groups");
   made.stored_bytes = target.view().size_bytes();
   if (decode) {
@@ -222,6 +215,19 @@ subbyte::awq_result search_scale(std::span<const subbyte::matrix_view<const floa
     return subbyte::awq_search<F, subbyte::reference>(weights, input, options, subbyte::reference{},
                                                       executor);
   }
+}
+
+/// Groups of any size of G's codes, with f16 scales.
+template <class G>
+target_format grouped(const char* name) {
+  using P = subbyte::planar<G, subbyte::half>;
+  return {name,
+          std::nullopt,
+          0,
+          0,
+          &quantize_to_groups<P>,
+          &search_scale<P>,
+          &takes_method<subbyte::matrix_of<P, subbyte::arch::native>>};
 }
 
 }  // namespace example

@@ -35,7 +35,7 @@ step() { printf '\n==== %s (%d s)\n' "$1" $((SECONDS - begin)); }
 scripts/install_deps.sh build demo
 mkdir -p "$out" "$build"
 
-step 'build the examples for this CPU'
+step 'build for this CPU'
 if [ ! -f "$build/CMakeCache.txt" ] && command -v ninja >/dev/null; then
   export CMAKE_GENERATOR=${CMAKE_GENERATOR:-Ninja}
 fi
@@ -45,7 +45,8 @@ if ! cmake -S . -B "$build" -DCMAKE_BUILD_TYPE=Release -DSUBBYTE_TEST_ARCH=-marc
   cat "$out/configure.log"
   exit 1
 fi
-cmake --build "$build" --parallel "$(nproc)"
+cmake --build "$build" --parallel "$(nproc)" --target subbyte_example_quantize \
+  subbyte_example_perplexity subbyte_example_compare_methods subbyte_example_generate
 bin=$build/examples
 
 step 'quantize'
@@ -88,17 +89,17 @@ calibrated=(--calibration "$out/calibration.safetensors")
 if [ -n "$full" ]; then
   texts="$data/alice.tokens.u16,$data/time_machine.tokens.u16"
   compare methods "${calibrated[@]}" --tokens "$texts" --windows "$windows" -f int4,int3,int2 \
-    -g 32,64,128 -m rtn,imatrix,awq,gptq,gptq-act,awq+gptq
+    -g 32,64,128 -m rtn,imatrix,awq,gptq,gptq-act,awq+gptq,gptq-clip
   compare hqq --tokens "$texts" --windows "$windows" -f int4r,int3r,int2r -g 32,64,128 -m hqq
   compare blocks "${calibrated[@]}" --tokens "$texts" --windows "$windows" -f q4_k,q3_k,q2_k \
     -m imatrix,reference,gptq,awq+imatrix,awq+gptq
   compare efficiency --calibration-tokens "$data/calibration.tokens.u16" \
     --calibration-windows 16,32,64,128,256,512,1024 --tokens "$texts" --windows "$windows" \
-    -f int3 -g 128 -m imatrix,awq,gptq
+    -f int3 -g 128 -m imatrix,awq,gptq,gptq-act,awq+gptq
   scripts/plot_methods.py "$out" "$out/methods.json" "$out/hqq.json" "$out/efficiency.json"
 else
   compare methods "${calibrated[@]}" --tokens "$data/alice.tokens.u16" --windows 24 \
-    -f int4,int3,int2 -g 64 -m rtn,imatrix,awq,gptq,awq+gptq
+    -f int4,int3,int2 -g 64 -m rtn,imatrix,awq,gptq,awq+gptq,gptq-clip
   compare hqq --tokens "$data/alice.tokens.u16" --windows 24 -f int4r,int3r,int2r -g 64 -m hqq
   scripts/plot_methods.py "$out" "$out/methods.json" "$out/hqq.json"
 fi

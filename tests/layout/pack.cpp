@@ -63,6 +63,31 @@ TEST_CASE("pack: a width read from a file chooses among the widths offered") {
   CHECK(found == 3);
 }
 
+TEST_CASE("pack: a layout as a value does what the layout does") {
+  using subbyte::arch::native;
+  static_assert(subbyte::packing_of<one_per_byte>.code_bits == 5);
+  CHECK(&subbyte::packing_with_bits<native, subbyte::marlin<4>, subbyte::marlin<8>>(8) ==
+        &subbyte::packing_of<subbyte::marlin<8>>);
+  bytes codes(16 * 64);
+  for (int bits = 1; bits <= 8; ++bits) {
+    for (std::size_t i = 0; i < codes.size(); ++i) {
+      codes[i] = static_cast<std::uint8_t>((i * 37 + 5) % (std::size_t{1} << bits));
+    }
+    const subbyte::packing& layout = subbyte::packing_of_bits<subbyte::gptq_int32, native>(bits);
+    REQUIRE(layout.code_bits == bits);
+    bytes out(static_cast<std::size_t>(subbyte::packed_bytes(layout, {16, 64})));
+    subbyte::pack(layout, const_view(codes.data(), 16, 64), out);
+    bytes expected(out.size());
+    subbyte::with_bits<1, 2, 3, 4, 5, 6, 7, 8>(bits, [&](auto b) {
+      subbyte::pack<subbyte::gptq_int32<b>>(const_view(codes.data(), 16, 64), expected);
+    });
+    CHECK(out == expected);
+    bytes read(codes.size());
+    subbyte::unpack(layout, out, view(read.data(), 16, 64));
+    CHECK(read == codes);
+  }
+}
+
 #if defined(__cpp_exceptions)
 TEST_CASE("pack: a shape that the layout does not take is rejected with what it takes") {
   const bytes codes(64 * 24);

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -71,11 +72,10 @@ inline constexpr index_t block_group = F::block_size;
 template <class G, class S>
 inline constexpr index_t block_group<planar<G, S>> = 0;
 
-/// Weights per group of the format: its block, or as the shape says.
-template <class F>
-[[nodiscard]] SUBBYTE_INLINE constexpr index_t group_size_of(planar_shape shape,
+/// Weights per group: the format's block, or where that is 0 as the shape says.
+[[nodiscard]] SUBBYTE_INLINE constexpr index_t group_size_of(index_t block, planar_shape shape,
                                                              index_t cols) noexcept {
-  const index_t size = block_group<F> > 0 ? block_group<F> : shape.group_size;
+  const index_t size = block > 0 ? block : shape.group_size;
   return size < cols ? size : (cols > 0 ? cols : 1);
 }
 
@@ -258,6 +258,124 @@ void clip_errors(grid_rule rule, const float* values, const float* weights, inde
   }
 }
 
+template <class F, class Policy, class Arch>
+struct awq_trial_of {
+  const Policy& policy;
+  const planar_shape& shape;
+  std::optional<matrix_of<F, Arch>> target{};
+
+  static void quantize(void* self, matrix_view<const float> w, vector_view<const float> scale,
+                       executor_ref ex) {
+    awq_trial_of& trial = *static_cast<awq_trial_of*>(self);
+    trial.target.emplace(matrix_for<F, Arch>(w.extent(0), w.extent(1), trial.shape));
+    const auto& chosen = policy_for(trial.policy, scale);
+    (void)chosen.apply(w, *trial.target, ex);
+  }
+  static void decode(void* self, index_t row, index_t cols, float* out) noexcept {
+    static_cast<awq_trial_of*>(self)->target->view().template decode_row<Arch>(row, 0, cols, out);
+  }
+};
+
+/// How a candidate is quantized, for a search that is compiled once for all formats and policies.
+struct awq_trial {
+  void* self;
+  void (*quantize)(void* self, matrix_view<const float> w, vector_view<const float> scale,
+                   executor_ref ex);
+  void (*decode)(void* self, index_t row, index_t cols, float* out) noexcept;
+};
+
+template <class Arch>
+[[nodiscard]] basic_awq_result<Arch> search_awq(std::span<const matrix_view<const float>> weights,
+                                                const layer_inputs& inputs,
+                                                const awq_options& options, index_t block,
+                                                const awq_trial& trial, executor_ref ex) {
+  check_awq_weights<Arch>(weights, ex);
+  const index_t cols = weights.front().extent(1);
+  if (options.grid < 1) {
+    throw_error(errc::bad_argument, "grid",
+                std::to_string(options.grid) + "; at least 1 is required");
+  }
+  if (options.shape.group_size < 1) {
+    throw_error(errc::bad_argument, "group size",
+                std::to_string(options.shape.group_size) + "; at least 1 is required");
+  }
+  check_sharing<Arch>(options.sharing, cols);
+  const layer_loss_sums<Arch> sums(inputs, cols, ex);
+  tensor<float, 1> x = mean_magnitude_of<Arch>(inputs, cols);
+  average_shared<Arch>(options.sharing, x);
+  tensor<float, 1> relative(cols);
+  if (options.duo != awq_duo::without) {
+    relative = relative_weight_mean<Arch>(weights, cols, group_size_of(block, options.shape, cols));
+    average_shared<Arch>(options.sharing, relative);
+  }
+
+  double outputs = 0;
+  index_t most_rows = 0;
+  for (const auto& w : weights) {
+    outputs += static_cast<double>(w.extent(0)) * sums.tokens();
+    most_rows = w.extent(0) > most_rows ? w.extent(0) : most_rows;
+  }
+  const index_t kinds = options.duo == awq_duo::both ? 2 : 1;
+  const index_t count = 1 + kinds * (options.grid + 1);
+  basic_awq_result<Arch> result;
+  result.candidates = tensor<awq_candidate, 1>(count);
+  result.scale = tensor<float, 1>(cols);
+  for (index_t j = 0; j < cols; ++j) result.scale(j) = 1;
+
+  tensor<float, 2> scaled(uninitialized, most_rows, cols);
+  tensor<float, 1> scale = result.scale.clone();
+  const double steps = static_cast<double>(count) * static_cast<double>(weights.size());
+  for (index_t c = 0; c < count; ++c) {
+    awq_candidate candidate{-1, false, 0};
+    if (c > 0) {
+      candidate.duo = options.duo == awq_duo::with || c > options.grid + 1;
+      // Divided in double and then rounded, as the Python tools do.
+      candidate.alpha = static_cast<float>(static_cast<double>((c - 1) % (options.grid + 1)) /
+                                           static_cast<double>(options.grid));
+      make_awq_scale<Arch>(x, relative, candidate.alpha, candidate.duo, scale);
+    }
+    double total = 0;
+    for (std::size_t i = 0; i < weights.size(); ++i) {
+      const double done = static_cast<double>(c) * static_cast<double>(weights.size());
+      if (!options.progress((done + static_cast<double>(i)) / steps)) {
+        throw_error(errc::cancelled, "awq", "the progress callback said stop");
+      }
+      const matrix_view<const float> w = weights[i];
+      ex.for_range(w.extent(0), 16, [&](index_t begin, index_t end) noexcept {
+        for (index_t r = begin; r < end; ++r) {
+          const float* const from = w.data() + r * cols;
+          float* const to = scaled.data() + r * cols;
+          for (index_t j = 0; j < cols; ++j) to[j] = from[j] * scale(j);
+        }
+      });
+      trial.quantize(trial.self, matrix_view<const float>(scaled.data(), w.extent(0), cols),
+                     scale.view(), ex);
+      total += sums.sum(w.extent(0), ex, [&](index_t first, index_t rows, float* e) noexcept {
+        for (index_t r = 0; r < rows; ++r, e += cols) {
+          trial.decode(trial.self, first + r, cols, e);
+          const float* const row = w.data() + (first + r) * cols;
+          for (index_t j = 0; j < cols; ++j) e[j] = e[j] / scale(j) - row[j];
+        }
+      });
+    }
+    candidate.loss = outputs > 0 ? total / outputs : 0.0;
+    result.candidates(c) = candidate;
+    if (c == 0) {
+      result.loss = result.loss_identity = candidate.loss;
+    } else if (candidate.loss < result.loss) {
+      result.loss = candidate.loss;
+      result.alpha = candidate.alpha;
+      result.duo = candidate.duo;
+      __builtin_memcpy(result.scale.data(), scale.data(),
+                       static_cast<std::size_t>(cols) * sizeof(float));
+    }
+  }
+  if (!options.progress(1.0)) {
+    throw_error(errc::cancelled, "awq", "the progress callback said stop");
+  }
+  return result;
+}
+
 /// H_ij / (s_i s_j), checked.
 template <class Arch, class T>
 void scale_hessian_in_place(matrix_view<T> h, vector_view<const float> scale) {
@@ -340,94 +458,10 @@ template <class F = planar<int_grid<4>, half>, class Policy = rtn, class Arch = 
     std::type_identity_t<std::span<const matrix_view<const float>>> weights,
     const layer_inputs& inputs, const awq_options& options = {},
     const Policy& policy = rtn{.rule = grid_rule::awq}, executor_ref ex = serial) {
-  detail::check_awq_weights<Arch>(weights, ex);
-  const index_t cols = weights.front().extent(1);
-  if (options.grid < 1) {
-    throw_error(errc::bad_argument, "grid",
-                std::to_string(options.grid) + "; at least 1 is required");
-  }
-  if (options.shape.group_size < 1) {
-    throw_error(errc::bad_argument, "group size",
-                std::to_string(options.shape.group_size) + "; at least 1 is required");
-  }
-  detail::check_sharing<Arch>(options.sharing, cols);
-  const detail::layer_loss_sums<Arch> sums(inputs, cols, ex);
-  tensor<float, 1> x = detail::mean_magnitude_of<Arch>(inputs, cols);
-  detail::average_shared<Arch>(options.sharing, x);
-  tensor<float, 1> relative(cols);
-  if (options.duo != awq_duo::without) {
-    relative = detail::relative_weight_mean<Arch>(weights, cols,
-                                                  detail::group_size_of<F>(options.shape, cols));
-    detail::average_shared<Arch>(options.sharing, relative);
-  }
-
-  double outputs = 0;
-  index_t most_rows = 0;
-  for (const auto& w : weights) {
-    outputs += static_cast<double>(w.extent(0)) * sums.tokens();
-    most_rows = w.extent(0) > most_rows ? w.extent(0) : most_rows;
-  }
-  const index_t kinds = options.duo == awq_duo::both ? 2 : 1;
-  const index_t count = 1 + kinds * (options.grid + 1);
-  basic_awq_result<Arch> result;
-  result.candidates = tensor<awq_candidate, 1>(count);
-  result.scale = tensor<float, 1>(cols);
-  for (index_t j = 0; j < cols; ++j) result.scale(j) = 1;
-
-  tensor<float, 2> scaled(uninitialized, most_rows, cols);
-  tensor<float, 1> scale = result.scale.clone();
-  const double steps = static_cast<double>(count) * static_cast<double>(weights.size());
-  for (index_t c = 0; c < count; ++c) {
-    awq_candidate candidate{-1, false, 0};
-    if (c > 0) {
-      candidate.duo = options.duo == awq_duo::with || c > options.grid + 1;
-      // Divided in double and then rounded, as the Python tools do.
-      candidate.alpha = static_cast<float>(static_cast<double>((c - 1) % (options.grid + 1)) /
-                                           static_cast<double>(options.grid));
-      detail::make_awq_scale<Arch>(x, relative, candidate.alpha, candidate.duo, scale);
-    }
-    double total = 0;
-    for (std::size_t i = 0; i < weights.size(); ++i) {
-      const double done = static_cast<double>(c) * static_cast<double>(weights.size());
-      if (!options.progress((done + static_cast<double>(i)) / steps)) {
-        throw_error(errc::cancelled, "awq", "the progress callback said stop");
-      }
-      const matrix_view<const float> w = weights[i];
-      ex.for_range(w.extent(0), 16, [&](index_t begin, index_t end) noexcept {
-        for (index_t r = begin; r < end; ++r) {
-          const float* const from = w.data() + r * cols;
-          float* const to = scaled.data() + r * cols;
-          for (index_t j = 0; j < cols; ++j) to[j] = from[j] * scale(j);
-        }
-      });
-      auto target = detail::matrix_for<F, Arch>(w.extent(0), cols, options.shape);
-      const auto& chosen = detail::policy_for(policy, scale.view());
-      (void)chosen.apply(matrix_view<const float>(scaled.data(), w.extent(0), cols), target, ex);
-      const auto view = target.view();
-      total += sums.sum(w.extent(0), ex, [&](index_t first, index_t rows, float* e) noexcept {
-        for (index_t r = 0; r < rows; ++r, e += cols) {
-          view.template decode_row<Arch>(first + r, 0, cols, e);
-          const float* const row = w.data() + (first + r) * cols;
-          for (index_t j = 0; j < cols; ++j) e[j] = e[j] / scale(j) - row[j];
-        }
-      });
-    }
-    candidate.loss = outputs > 0 ? total / outputs : 0.0;
-    result.candidates(c) = candidate;
-    if (c == 0) {
-      result.loss = result.loss_identity = candidate.loss;
-    } else if (candidate.loss < result.loss) {
-      result.loss = candidate.loss;
-      result.alpha = candidate.alpha;
-      result.duo = candidate.duo;
-      __builtin_memcpy(result.scale.data(), scale.data(),
-                       static_cast<std::size_t>(cols) * sizeof(float));
-    }
-  }
-  if (!options.progress(1.0)) {
-    throw_error(errc::cancelled, "awq", "the progress callback said stop");
-  }
-  return result;
+  using trial_type = detail::awq_trial_of<F, Policy, Arch>;
+  trial_type trial{policy, options.shape};
+  return detail::search_awq<Arch>(weights, inputs, options, detail::block_group<F>,
+                                  {&trial, &trial_type::quantize, &trial_type::decode}, ex);
 }
 
 /// The same from collected statistics: X^T X if it was collected, else the rows that were kept.
@@ -463,29 +497,17 @@ struct awq_clip_options {
   progress_ref progress{};
 };
 
-/// Per row and group the magnitude to limit weights to before they are quantized to F, so that the
-/// group's share of the output comes out nearest; the group's largest magnitude where no clipping
-/// is best. Search on weights and inputs that are scaled already. AWQ's tools leave out the query
-/// and key projections.
-///
-/// Each group is judged alone: errors of different groups cancel or add in the output, which this
-/// ignores.
-///
-/// Shapes    w [n, k]; returns [n, groups].
-/// Numerics  errors in float, their squares through X^T X of the group in double; the same bits for
-///           any executor.
-/// Cost      grid * max_shrink * n k * group multiply-adds, and X^T X of each group.
-/// Throws    bad_argument for options outside their range, without X and H, or for a rule that F
-///           does not take; bad_shape; non_finite; cancelled; out_of_memory.
-/// Source    AutoAWQ quantize/quantizer.py, _compute_best_clip.
-template <class F = planar<int_grid<4>, half>, class Arch = arch::native>
-[[nodiscard]] tensor<float, 2> awq_clip(matrix_view<const float> w, const layer_inputs& inputs,
-                                        const awq_clip_options& options = {},
-                                        executor_ref ex = serial) {
-  using target = matrix_of<F, Arch>;
-  constexpr bool takes_rules = detail::whole_zero_target<target>;
+namespace detail {
+
+/// awq_clip for any format.
+template <class Arch>
+[[nodiscard]] tensor<float, 2> search_clip(
+    matrix_view<const float> w, const layer_inputs& inputs, const awq_clip_options& options,
+    grid_rule rule, index_t block,
+    void (*clip_errors)(grid_rule, const float*, const float*, index_t, double*) noexcept,
+    executor_ref ex) {
   const matrix_view<const float> all[] = {w};
-  detail::check_awq_weights<Arch>(all, ex);
+  check_awq_weights<Arch>(all, ex);
   const index_t rows = w.extent(0);
   const index_t cols = w.extent(1);
   if (options.grid < 1 || !(options.max_shrink >= 0 && options.max_shrink <= 1) ||
@@ -500,9 +522,8 @@ template <class F = planar<int_grid<4>, half>, class Arch = arch::native>
     throw_error(errc::bad_argument, "group size",
                 std::to_string(options.shape.group_size) + "; at least 1 is required");
   }
-  const grid_rule rule = takes_rules ? options.rule : grid_rule::target;
-  detail::layer_loss_sums<Arch>::check(inputs, cols);
-  const index_t size = detail::group_size_of<F>(options.shape, cols);
+  layer_loss_sums<Arch>::check(inputs, cols);
+  const index_t size = group_size_of(block, options.shape, cols);
   const index_t groups = ceil_div(cols, size);
   // int(max_shrink * grid) of the Python tools, whose product is in double.
   const int tried =
@@ -532,28 +553,28 @@ template <class F = planar<int_grid<4>, half>, class Arch = arch::native>
         for (index_t j = 0; j < n; ++j) h(i, j) = inputs.hessian(from + i, from + j);
       }
     }
-    const index_t pieces = ceil_div(rows, detail::loss_rows);
+    const index_t pieces = ceil_div(rows, loss_rows);
     ex.for_range(pieces, 1, [&](index_t begin, index_t end) noexcept {
       try {
         double_matrix errors;
         double_matrix products;
         for (index_t piece = begin; piece < end; ++piece) {
-          const index_t first = piece * detail::loss_rows;
-          const index_t count = rows - first < detail::loss_rows ? rows - first : detail::loss_rows;
+          const index_t first = piece * loss_rows;
+          const index_t count = rows - first < loss_rows ? rows - first : loss_rows;
           errors.resize(count, n);
-          double best[detail::loss_rows];
+          double best[loss_rows];
           tensor<float, 1> values(uninitialized, n);
           for (int i = 0; i < tried || i == 0; ++i) {
             const auto keep = static_cast<float>(1.0 - static_cast<double>(i) /
                                                            static_cast<double>(options.grid));
             for (index_t r = 0; r < count; ++r) {
               const float* const row = w.data() + (first + r) * cols + from;
-              const float bound = detail::largest_magnitude<Arch>(row, n) * keep;
+              const float bound = largest_magnitude<Arch>(row, n) * keep;
               for (index_t j = 0; j < n; ++j) {
                 const float v = row[j];
                 values(j) = v > bound ? bound : (v < -bound ? -bound : v);
               }
-              detail::clip_errors<target, Arch>(rule, values.data(), row, n, &errors(r, 0));
+              clip_errors(rule, values.data(), row, n, &errors(r, 0));
             }
             products.noalias() = errors * hessian;
             for (index_t r = 0; r < count; ++r) {
@@ -562,7 +583,7 @@ template <class F = planar<int_grid<4>, half>, class Arch = arch::native>
               if (i > 0 && !(error < best[r])) continue;
               best[r] = error;
               const float* const row = w.data() + (first + r) * cols + from;
-              bounds(first + r, g) = detail::largest_magnitude<Arch>(row, n) * keep;
+              bounds(first + r, g) = largest_magnitude<Arch>(row, n) * keep;
             }
           }
         }
@@ -579,6 +600,33 @@ template <class F = planar<int_grid<4>, half>, class Arch = arch::native>
     throw_error(errc::cancelled, "awq clip", "the progress callback said stop");
   }
   return bounds;
+}
+
+}  // namespace detail
+
+/// Per row and group the magnitude to limit weights to before they are quantized to F, so that the
+/// group's share of the output comes out nearest; the group's largest magnitude where no clipping
+/// is best. Search on weights and inputs that are scaled already. AWQ's tools leave out the query
+/// and key projections.
+///
+/// Each group is judged alone: errors of different groups cancel or add in the output, which this
+/// ignores.
+///
+/// Shapes    w [n, k]; returns [n, groups].
+/// Numerics  errors in float, their squares through X^T X of the group in double; the same bits for
+///           any executor.
+/// Cost      grid * max_shrink * n k * group multiply-adds, and X^T X of each group.
+/// Throws    bad_argument for options outside their range, without X and H, or for a rule that F
+///           does not take; bad_shape; non_finite; cancelled; out_of_memory.
+/// Source    AutoAWQ quantize/quantizer.py, _compute_best_clip.
+template <class F = planar<int_grid<4>, half>, class Arch = arch::native>
+[[nodiscard]] tensor<float, 2> awq_clip(matrix_view<const float> w, const layer_inputs& inputs,
+                                        const awq_clip_options& options = {},
+                                        executor_ref ex = serial) {
+  using target = matrix_of<F, Arch>;
+  const grid_rule rule = detail::whole_zero_target<target> ? options.rule : grid_rule::target;
+  return detail::search_clip<Arch>(w, inputs, options, rule, detail::block_group<F>,
+                                   &detail::clip_errors<target, Arch>, ex);
 }
 
 /// Limits every weight to its group's bound of awq_clip.

@@ -144,6 +144,41 @@ template <class Arch>
   return plan;
 }
 
+/// error [lanes, n] times the inverse of a group's block of U, in place; both with a row pitch.
+template <class Arch>
+[[gnu::noinline]] void solve_group(const double* factor, index_t factor_pitch, index_t n,
+                                   double* error, index_t error_pitch, index_t lanes) noexcept {
+  const eigen_pitched<const eigen_rows_d> u(factor, n, n, Eigen::OuterStride<>(factor_pitch));
+  eigen_pitched<eigen_rows_d> e(error, lanes, n, Eigen::OuterStride<>(error_pitch));
+  u.template triangularView<Eigen::Upper>().template solveInPlace<Eigen::OnTheRight>(e);
+}
+
+/// The errors [block, rows] of steps begin .. end - 1 off all columns behind them, for `count` rows
+/// of the weights [k, rows].
+template <class Arch>
+void update_behind(matrix_view<const double> u, matrix_view<const double> errors, index_t begin,
+                   index_t end, index_t count, matrix_view<double> weights, executor_ref ex) {
+  using map = eigen_pitched<eigen_rows_d>;
+  using const_map = eigen_pitched<const eigen_rows_d>;
+  const index_t cols = u.extent(0);
+  const index_t chunk = weights.extent(1);
+  const index_t behind = cols - end;
+  const index_t across = ceil_div(count, gptq_update_rows);
+  const index_t pieces = across * ceil_div(behind, gptq_update_cols);
+  ex.for_range(pieces, 1, [&](index_t first, index_t last) noexcept {
+    for (index_t piece = first; piece < last; ++piece) {
+      const index_t c = piece / across * gptq_update_cols;
+      const index_t r = piece % across * gptq_update_rows;
+      const index_t n = behind - c < gptq_update_cols ? behind - c : gptq_update_cols;
+      const index_t m = count - r < gptq_update_rows ? count - r : gptq_update_rows;
+      const const_map factor(&u(begin, end + c), end - begin, n, Eigen::OuterStride<>(cols));
+      const const_map error(&errors(0, r), end - begin, m, Eigen::OuterStride<>(chunk));
+      map(&weights(end + c, r), n, m, Eigen::OuterStride<>(chunk)).noalias() -=
+          factor.transpose() * error;
+    }
+  });
+}
+
 }  // namespace detail
 
 /// The policy: GPTQ with the Hessian of the layer's input.
@@ -204,9 +239,13 @@ struct gptq {
     const index_t rows = w.extent(0);
     const index_t cols = w.extent(1);
     SUBBYTE_EXPECTS(target.rows() == rows && target.cols() == cols);
-    check_options<Target>(target);
+    check_options<Arch>(cols, group_of(target), stores_order<Target>);
+    if (detail::stored_order(target) != nullptr) {
+      throw_error(errc::bad_argument, "target",
+                  "has a column order already; one without is required");
+    }
     if (rows == 0 || cols == 0) return {};
-    check_memory<Target>(rows, cols, group_of(target));
+    check_memory<Arch>(rows, cols, group_of(target), sizeof(typename Target::params));
 
     policy_report report;
     std::vector<double> diagonal(static_cast<std::size_t>(cols));
@@ -240,12 +279,12 @@ struct gptq {
     t.set_column_order(columns);
   };
 
-  template <class Target>
-  void check_options(const Target& target) const {
-    if (hessian.rows() != target.cols() || hessian.cols() != target.cols()) {
+  template <class Arch>
+  void check_options(index_t cols, index_t group, bool can_store_order) const {
+    if (hessian.rows() != cols || hessian.cols() != cols) {
       throw_error(errc::bad_shape, "hessian",
                   std::to_string(hessian.rows()) + " x " + std::to_string(hessian.cols()) +
-                      " for weights of " + std::to_string(target.cols()) +
+                      " for weights of " + std::to_string(cols) +
                       " columns; one row and column for each is required");
     }
     if (damp != automatic_damp && !(damp >= 0 && damp <= std::numeric_limits<float>::max())) {
@@ -260,8 +299,8 @@ struct gptq {
       throw_error(errc::bad_argument, tokens < 0 ? "tokens" : "memory_limit",
                   "negative; 0 (unknown, none) or more is required");
     }
-    const bool scattered = order == column_order::activation && target.group_size() < target.cols();
-    if (scattered && !static_groups && !stores_order<Target>) {
+    const bool scattered = order == column_order::activation && group < cols;
+    if (scattered && !static_groups && !can_store_order) {
       throw_error(errc::bad_argument, "order",
                   "activation order scatters a group's columns, and this format stores no order; "
                   "group_aware or static_groups is required");
@@ -271,33 +310,26 @@ struct gptq {
                   "the Hessian metric of a group needs its columns together; another order, or "
                   "power_error, is required with activation order and static groups");
     }
-    if constexpr (stores_order<Target>) {
-      if (target.view().order() != nullptr) {
-        throw_error(errc::bad_argument, "target",
-                    "has a column order already; one without is required");
-      }
-    }
   }
 
   /// Bytes at the worst moment.
-  template <class Target>
-  [[nodiscard]] index_t peak_bytes(index_t rows, index_t cols, index_t group) const {
+  [[nodiscard]] SUBBYTE_INLINE index_t peak_bytes(index_t rows, index_t cols, index_t group,
+                                                  index_t params_bytes) const {
     constexpr index_t real = sizeof(double);
     const index_t chunk = rows < detail::gptq_rows ? rows : detail::gptq_rows;
     const index_t block = column_block < cols ? column_block : cols;
     const index_t searching = clip == clip_search::hessian ? real : 0;
     const index_t factoring = cols * (detail::cholesky_panel + 1) * real;
-    const index_t rounding =
-        chunk * cols * real + rows * cols +
-        rows * ceil_div(cols, group) * static_cast<index_t>(sizeof(typename Target::params)) +
-        chunk * group * (2 * static_cast<index_t>(sizeof(float)) + searching) +
-        chunk * block * (2 * real + 1);
+    const index_t rounding = chunk * cols * real + rows * cols +
+                             rows * ceil_div(cols, group) * params_bytes +
+                             chunk * group * (2 * static_cast<index_t>(sizeof(float)) + searching) +
+                             chunk * block * (2 * real + 1);
     return cols * cols * real + (factoring > rounding ? factoring : rounding);
   }
-  template <class Target>
-  void check_memory(index_t rows, index_t cols, index_t group) const {
+  template <class Arch>
+  void check_memory(index_t rows, index_t cols, index_t group, index_t params_bytes) const {
     if (memory_limit == 0) return;
-    const index_t needed = peak_bytes<Target>(rows, cols, group);
+    const index_t needed = peak_bytes(rows, cols, group, params_bytes);
     if (needed > memory_limit) {
       throw_error(errc::out_of_memory, "memory_limit",
                   std::to_string(memory_limit) + " bytes, and " + std::to_string(rows) + " x " +
@@ -479,7 +511,10 @@ struct gptq {
                           end);
             }
           });
-          if (feedback) update_behind(begin, end, count);
+          if (feedback) {
+            detail::update_behind<Arch>(u.view(), errors.view(), begin, end, count, weights.view(),
+                                        ex);
+          }
           ++blocks_done;
           if (!policy.progress(share + (1 - share) * blocks_done / blocks_in_all)) cancel();
         }
@@ -616,8 +651,6 @@ struct gptq {
         const index_t step = step_of_slot.data()[g * group + at];
         first = step < first ? step : first;
       }
-      const Eigen::Map<const detail::eigen_rows_d, Eigen::Unaligned, Eigen::OuterStride<>> factor(
-          &u(first, first), n, n, Eigen::OuterStride<>(cols));
       target_params candidate[static_cast<std::size_t>(lanes_together)];
       double least[static_cast<std::size_t>(lanes_together)];
       for (int c = 0; c < 76; ++c) {
@@ -632,10 +665,8 @@ struct gptq {
                 static_cast<double>(Target::value(code, at, candidate[i]) - x[at]);
           }
         }
-        detail::eigen_pitched<detail::eigen_rows_d> error(&trial_errors(r, index_t{0}), lanes, n,
-                                                          Eigen::OuterStride<>(group));
-        factor.template triangularView<Eigen::Upper>().template solveInPlace<Eigen::OnTheRight>(
-            error);
+        detail::solve_group<Arch>(&u(first, first), cols, n, &trial_errors(r, index_t{0}), group,
+                                  lanes);
         for (index_t i = 0; i < lanes; ++i) {
           double sum = 0;
           for (index_t at = 0; at < n; ++at) {
@@ -708,30 +739,6 @@ struct gptq {
           out[slot(j)] = codes_here[(j - begin) * together + i];
         }
       }
-    }
-
-    /// The block's errors off all columns behind it.
-    void update_behind(index_t begin, index_t end, index_t count) {
-      using map = detail::eigen_pitched<detail::eigen_rows_d>;
-      using const_map = detail::eigen_pitched<const detail::eigen_rows_d>;
-      const index_t behind = cols - end;
-      const index_t across = ceil_div(count, detail::gptq_update_rows);
-      const index_t pieces = across * ceil_div(behind, detail::gptq_update_cols);
-      ex.for_range(pieces, 1, [&](index_t first, index_t last) noexcept {
-        for (index_t piece = first; piece < last; ++piece) {
-          const index_t c = piece / across * detail::gptq_update_cols;
-          const index_t r = piece % across * detail::gptq_update_rows;
-          const index_t n =
-              behind - c < detail::gptq_update_cols ? behind - c : detail::gptq_update_cols;
-          const index_t m =
-              count - r < detail::gptq_update_rows ? count - r : detail::gptq_update_rows;
-          const const_map factor(&u(begin, end + c), end - begin, n, Eigen::OuterStride<>(cols));
-          const const_map error(&errors(index_t{0}, r), end - begin, m,
-                                Eigen::OuterStride<>(chunk));
-          map(&weights(end + c, r), n, m, Eigen::OuterStride<>(chunk)).noalias() -=
-              factor.transpose() * error;
-        }
-      });
     }
   };
 };

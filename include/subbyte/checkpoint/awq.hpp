@@ -77,16 +77,13 @@ void load_awq_gemm(const basic_module_tensors<Arch>& tensors, const awq_settings
   scales.require_shape({groups, n}, derived);
   w.scales = scales.parameters(parameter_order::groups_first);
   w.stored_scale = scales.parameter_type();
-  const auto codes_of = [&](const basic_tensor_slice<Arch>& words, matrix_shape shape) {
-    return visit_bits<Arch>(s.bits,
-                            [&](auto b) { return unpack_tensor<awq_gemm<b>, Arch>(words, shape); });
-  };
-  w.codes = codes_of(packed, {n, k});
+  const basic_packing<Arch>& layout = packing_of_bits<awq_gemm, Arch>(s.bits);
+  w.codes = unpack_tensor(layout, packed, {n, k});
   if (s.symmetric && !tensors.has("qzeros")) return;
   const auto zeros = tensors.get("qzeros", 2);
   zeros.require_type({safetensors::dtype::i32});
   zeros.require_shape({groups, packed.shape[1]}, derived);
-  w.zeros = widen_zeros<Arch>(codes_of(zeros, {n, groups}));
+  w.zeros = widen_zeros<Arch>(unpack_tensor(layout, zeros, {n, groups}));
   drop_central_zeros<Arch>(w, s.symmetric, zeros.name);
 }
 
@@ -106,12 +103,12 @@ void load_awq_gemv(const basic_module_tensors<Arch>& tensors, const awq_settings
   scales.require_shape({n, width * 8}, derived);
   w.scales = leading_groups<float, Arch>(scales.parameters(parameter_order::rows_first), groups);
   w.stored_scale = scales.parameter_type();
-  w.codes = unpack_tensor<awq_gemv, Arch>(packed, {n, k});
+  w.codes = unpack_tensor(packing_of<awq_gemv, Arch>, packed, {n, k});
   const auto zeros = tensors.get("qzeros", 2);
   zeros.require_type({safetensors::dtype::i32});
   zeros.require_shape({n, width}, derived);
   w.zeros = leading_groups<float, Arch>(
-      widen_zeros<Arch>(unpack_tensor<awq_gemv, Arch>(zeros, {n, width * 8})), groups);
+      widen_zeros<Arch>(unpack_tensor(packing_of<awq_gemv, Arch>, zeros, {n, width * 8})), groups);
   drop_central_zeros<Arch>(w, s.symmetric, zeros.name);
 }
 
@@ -163,7 +160,7 @@ void load_awq_gemv_tiled(const basic_module_tensors<Arch>& tensors, const awq_se
   scales.require_shape({width * 8, n}, derived);
   w.scales = leading_groups<float, Arch>(scales.parameters(parameter_order::groups_first), groups);
   w.stored_scale = scales.parameter_type();
-  w.codes = unpack_tensor<awq_gemv_tiled, Arch>(packed, {n, k});
+  w.codes = unpack_tensor(packing_of<awq_gemv_tiled, Arch>, packed, {n, k});
   const auto zeros = tensors.get(s.llm_awq_names ? "scaled_zeros" : "qzeros", 2);
   zeros.require_shape({width * 8, n}, derived);
   zeros.require_type({scales.type});
@@ -240,8 +237,8 @@ template <class Arch = arch::native>
   const auto name = [&](const char* leaf) { return tensor_name<Arch>(module, leaf); };
   basic_stored_tensors<Arch> out;
   if (settings.version == awq_version::gemv_tiled) {
-    out.push_back(
-        pack_tensor<awq_gemv_tiled, Arch>(name("qweight"), dtype::i16, {n / 4, k}, w.codes.view()));
+    out.push_back(pack_tensor(packing_of<awq_gemv_tiled, Arch>, name("qweight"), dtype::i16,
+                              {n / 4, k}, w.codes.view()));
     const index_t padded = awq_zero_words(groups, w.group_size) * 8;
     tensor<float, 2> scaled(uninitialized, n, groups);
     for (index_t r = 0; r < n; ++r) {
@@ -264,13 +261,10 @@ template <class Arch = arch::native>
   }
   const tensor<std::uint8_t, 2> zeros = integer_zeros<Arch>(w, module, "AWQ");
   if (gemm) {
-    visit_bits<Arch>(w.bits, [&](auto b) {
-      const index_t words = n * b / 32;
-      out.push_back(
-          pack_tensor<awq_gemm<b>, Arch>(name("qweight"), dtype::i32, {k, words}, w.codes.view()));
-      out.push_back(pack_tensor<awq_gemm<b>, Arch>(name("qzeros"), dtype::i32, {groups, words},
-                                                   zeros.view()));
-    });
+    const basic_packing<Arch>& layout = packing_of_bits<awq_gemm, Arch>(w.bits);
+    const index_t words = n * w.bits / 32;
+    out.push_back(pack_tensor(layout, name("qweight"), dtype::i32, {k, words}, w.codes.view()));
+    out.push_back(pack_tensor(layout, name("qzeros"), dtype::i32, {groups, words}, zeros.view()));
     out.push_back(parameter_tensor<Arch>(name("scales"), w.scales, w.stored_scale,
                                          parameter_order::groups_first));
     return out;
@@ -280,9 +274,10 @@ template <class Arch = arch::native>
   for (index_t r = 0; r < n; ++r) {
     for (index_t g = 0; g < groups; ++g) padded(r, g) = zeros(r, g);
   }
-  out.push_back(
-      pack_tensor<awq_gemv, Arch>(name("qweight"), dtype::i32, {n, k / 8}, w.codes.view()));
-  out.push_back(pack_tensor<awq_gemv, Arch>(name("qzeros"), dtype::i32, {n, width}, padded.view()));
+  out.push_back(pack_tensor(packing_of<awq_gemv, Arch>, name("qweight"), dtype::i32, {n, k / 8},
+                            w.codes.view()));
+  out.push_back(pack_tensor(packing_of<awq_gemv, Arch>, name("qzeros"), dtype::i32, {n, width},
+                            padded.view()));
   out.push_back(parameter_tensor<Arch>(name("scales"), w.scales, w.stored_scale,
                                        parameter_order::rows_first, width * 8));
   return out;

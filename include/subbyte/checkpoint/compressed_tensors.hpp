@@ -28,26 +28,15 @@ struct compressed_tensors_settings {
 
 namespace detail {
 
-template <template <int> class Dense, template <int> class Padded, class Arch>
-[[nodiscard]] tensor<std::uint8_t, 2> unpack_dense_or_padded(const basic_tensor_slice<Arch>& packed,
-                                                             int bits, bool padded,
-                                                             matrix_shape shape) {
-  return visit_bits<Arch>(bits, [&](auto b) {
-    return padded ? unpack_tensor<Padded<b>, Arch>(packed, shape)
-                  : unpack_tensor<Dense<b>, Arch>(packed, shape);
-  });
+template <class Arch>
+[[nodiscard]] const basic_packing<Arch>& compressed_packing(int bits, bool padded) noexcept {
+  return padded ? packing_of_bits<compressed_tensors_padded, Arch>(bits)
+                : packing_of_bits<compressed_tensors, Arch>(bits);
 }
-
-template <template <int> class Dense, template <int> class Padded, class Arch>
-[[nodiscard]] basic_stored_tensor<Arch> pack_dense_or_padded(std::string name,
-                                                             std::vector<index_t> shape, int bits,
-                                                             bool padded,
-                                                             matrix_view<const std::uint8_t> m) {
-  return visit_bits<Arch>(bits, [&](auto b) {
-    constexpr auto type = safetensors::dtype::i32;
-    return padded ? pack_tensor<Padded<b>, Arch>(std::move(name), type, std::move(shape), m)
-                  : pack_tensor<Dense<b>, Arch>(std::move(name), type, std::move(shape), m);
-  });
+template <class Arch>
+[[nodiscard]] const basic_packing<Arch>& compressed_zeros_packing(int bits, bool padded) noexcept {
+  return padded ? packing_of_bits<compressed_tensors_padded_zeros, Arch>(bits)
+                : packing_of_bits<compressed_tensors_zeros, Arch>(bits);
 }
 
 /// Words that hold n codes along one dimension.
@@ -80,8 +69,7 @@ void read_compressed_zeros(const basic_module_tensors<Arch>& tensors, bool said_
   stored.require_shape({is_padded ? padded : dense, groups},
                        std::to_string(n) + " rows of " + std::to_string(w.bits) + " bits give it");
   w.zeros = widen_zeros<Arch>(
-      unpack_dense_or_padded<compressed_tensors_zeros, compressed_tensors_padded_zeros, Arch>(
-          stored, w.bits, is_padded, {n, groups}));
+      unpack_tensor(compressed_zeros_packing<Arch>(w.bits, is_padded), stored, {n, groups}));
 }
 
 }  // namespace detail
@@ -129,8 +117,8 @@ template <class Arch = arch::native>
   basic_group_codes<Arch> w;
   w.bits = settings.bits;
   w.group_size = columns_per_group<Arch>(settings.group_size, k, module);
-  w.codes = detail::unpack_dense_or_padded<compressed_tensors, compressed_tensors_padded, Arch>(
-      packed, settings.bits, is_padded, {n, k});
+  w.codes =
+      unpack_tensor(detail::compressed_packing<Arch>(settings.bits, is_padded), packed, {n, k});
 
   const safetensors::basic_tensor<Arch>& one =
       file.tensor(tensor_name<Arch>(module, "weight_scale"));
@@ -197,9 +185,9 @@ template <class Arch = arch::native>
   using safetensors::dtype;
   const auto name = [&](const char* leaf) { return tensor_name<Arch>(module, leaf); };
   basic_stored_tensors<Arch> out;
-  out.push_back(detail::pack_dense_or_padded<compressed_tensors, compressed_tensors_padded, Arch>(
-      name("weight_packed"), {n, detail::words_of(k, w.bits, settings.padded)}, w.bits,
-      settings.padded, w.codes.view()));
+  out.push_back(pack_tensor(detail::compressed_packing<Arch>(w.bits, settings.padded),
+                            name("weight_packed"), dtype::i32,
+                            {n, detail::words_of(k, w.bits, settings.padded)}, w.codes.view()));
   out.push_back(parameter_tensor<Arch>(name("weight_scale"), w.scales, w.stored_scale,
                                        parameter_order::rows_first));
   basic_stored_tensor<Arch> shape{name("weight_shape"), dtype::i64, {2}, {}};
@@ -209,10 +197,9 @@ template <class Arch = arch::native>
   out.push_back(std::move(shape));
   if (!settings.symmetric) {
     const tensor<std::uint8_t, 2> zeros = integer_zeros<Arch>(w, module, "compressed-tensors");
-    out.push_back(detail::pack_dense_or_padded<compressed_tensors_zeros,
-                                               compressed_tensors_padded_zeros, Arch>(
-        name("weight_zero_point"), {detail::words_of(n, w.bits, settings.padded), groups}, w.bits,
-        settings.padded, zeros.view()));
+    out.push_back(pack_tensor(
+        detail::compressed_zeros_packing<Arch>(w.bits, settings.padded), name("weight_zero_point"),
+        dtype::i32, {detail::words_of(n, w.bits, settings.padded), groups}, zeros.view()));
   }
   if (!w.sequential()) {
     out.push_back(int32_tensor<Arch>(name("weight_g_idx"), w.group_of_column.view()));

@@ -49,17 +49,14 @@ struct gptq_settings {
 namespace detail {
 
 template <class Arch>
-[[nodiscard]] tensor<std::uint8_t, 2> unpack_gptq(const basic_tensor_slice<Arch>& packed,
-                                                  gptq_format format, int bits,
-                                                  matrix_shape shape) {
-  return visit_bits<Arch>(bits, [&](auto b) {
-    if constexpr (b == 1) {
-      return tensor<std::uint8_t, 2>();
-    } else {
-      return format == gptq_format::gptq_p ? unpack_tensor<gptq_planar<b>, Arch>(packed, shape)
-                                           : unpack_tensor<gptq_int32<b>, Arch>(packed, shape);
-    }
-  });
+[[nodiscard]] const basic_packing<Arch>& gptq_packing(gptq_format format, int bits) noexcept {
+  return format == gptq_format::gptq_p ? packing_of_bits<gptq_planar, Arch>(bits)
+                                       : packing_of_bits<gptq_int32, Arch>(bits);
+}
+template <class Arch>
+[[nodiscard]] const basic_packing<Arch>& gptq_zeros_packing(gptq_format format, int bits) noexcept {
+  return format == gptq_format::gptq_p ? packing_of_bits<gptq_planar_zeros, Arch>(bits)
+                                       : packing_of_bits<gptq_int32_zeros, Arch>(bits);
 }
 
 // Refuses fields that stand for a zero point of 0 where the writer does not say what they mean.
@@ -90,24 +87,16 @@ void require_known_zeros(const basic_tensor_slice<Arch>& stored, const gptq_sett
 template <class Arch>
 [[nodiscard]] tensor<float, 2> read_gptq_zeros(const basic_tensor_slice<Arch>& stored,
                                                const gptq_settings& s, matrix_shape shape) {
-  return visit_bits<Arch>(s.bits, [&](auto b) {
-    if constexpr (b == 1) {
-      return tensor<float, 2>();
-    } else {
-      if (s.format == gptq_format::gptq_p) {
-        return widen_zeros<Arch>(unpack_tensor<gptq_planar_zeros<b>, Arch>(stored, shape));
-      }
-      tensor<std::uint8_t, 2> zeros = unpack_tensor<gptq_int32_zeros<b>, Arch>(stored, shape);
-      if (s.format == gptq_format::gptq) {
-        require_known_zeros<Arch>(stored, s, zeros);
-        zeros_from_gptq_fields<Arch>(zeros.view(), s.bits,
-                                     s.writer == gptq_writer::gptqmodel
-                                         ? gptq_zero_field::minus_one_with_borrow
-                                         : gptq_zero_field::minus_one);
-      }
-      return widen_zeros<Arch>(zeros);
-    }
-  });
+  tensor<std::uint8_t, 2> zeros =
+      unpack_tensor(gptq_zeros_packing<Arch>(s.format, s.bits), stored, shape);
+  if (s.format == gptq_format::gptq) {
+    require_known_zeros<Arch>(stored, s, zeros);
+    zeros_from_gptq_fields<Arch>(zeros.view(), s.bits,
+                                 s.writer == gptq_writer::gptqmodel
+                                     ? gptq_zero_field::minus_one_with_borrow
+                                     : gptq_zero_field::minus_one);
+  }
+  return widen_zeros<Arch>(zeros);
 }
 
 }  // namespace detail
@@ -160,7 +149,8 @@ template <class Arch = arch::native>
     throw_error(errc::not_found, printable<Arch>(tensors.name("g_idx")),
                 "the configuration says desc_act, and the tensor is missing");
   }
-  w.codes = detail::unpack_gptq<Arch>(packed, settings.format, settings.bits, {n, k});
+  w.codes =
+      unpack_tensor(detail::gptq_packing<Arch>(settings.format, settings.bits), packed, {n, k});
   w.scales = scales.parameters(parameter_order::groups_first);
   w.stored_scale = scales.parameter_type();
   w.zeros = detail::read_gptq_zeros<Arch>(zeros, settings, {n, groups});
@@ -217,28 +207,13 @@ template <class Arch = arch::native>
     gptq_fields_from_zeros<Arch>(fields.view(), w.bits, gptq_zero_field::minus_one);
   }
   using safetensors::dtype;
-  const auto pack_codes = [&](auto b) {
-    basic_stored_tensors<Arch> out;
-    if constexpr (b > 1) {
-      const std::vector<index_t> codes_shape{k * w.bits / 32, n};
-      const std::vector<index_t> zeros_shape{w.groups(), n * w.bits / 32};
-      const std::string names[2] = {tensor_name<Arch>(module, "qweight"),
-                                    tensor_name<Arch>(module, "qzeros")};
-      if (planar) {
-        out.push_back(
-            pack_tensor<gptq_planar<b>, Arch>(names[0], dtype::i32, codes_shape, w.codes.view()));
-        out.push_back(pack_tensor<gptq_planar_zeros<b>, Arch>(names[1], dtype::i32, zeros_shape,
-                                                              fields.view()));
-      } else {
-        out.push_back(
-            pack_tensor<gptq_int32<b>, Arch>(names[0], dtype::i32, codes_shape, w.codes.view()));
-        out.push_back(pack_tensor<gptq_int32_zeros<b>, Arch>(names[1], dtype::i32, zeros_shape,
-                                                             fields.view()));
-      }
-    }
-    return out;
-  };
-  basic_stored_tensors<Arch> out = visit_bits<Arch>(w.bits, pack_codes);
+  basic_stored_tensors<Arch> out;
+  out.push_back(pack_tensor(detail::gptq_packing<Arch>(settings.format, w.bits),
+                            tensor_name<Arch>(module, "qweight"), dtype::i32, {k * w.bits / 32, n},
+                            w.codes.view()));
+  out.push_back(pack_tensor(detail::gptq_zeros_packing<Arch>(settings.format, w.bits),
+                            tensor_name<Arch>(module, "qzeros"), dtype::i32,
+                            {w.groups(), n * w.bits / 32}, fields.view()));
   out.push_back(parameter_tensor<Arch>(tensor_name<Arch>(module, "scales"), w.scales,
                                        w.stored_scale, parameter_order::groups_first));
   tensor<std::int32_t, 1> indices(uninitialized, k);

@@ -60,13 +60,10 @@ struct hqq_settings {
 
 namespace detail {
 
-template <class Arch, class F>
-decltype(auto) visit_hqq_bits(int bits, const F& f) {
-  return bits == 1   ? f(std::integral_constant<int, 1>{})
-         : bits == 2 ? f(std::integral_constant<int, 2>{})
-         : bits == 3 ? f(std::integral_constant<int, 3>{})
-         : bits == 4 ? f(std::integral_constant<int, 4>{})
-                     : f(std::integral_constant<int, 8>{});
+template <class Arch>
+[[nodiscard]] const basic_packing<Arch>& hqq_packing(int bits) noexcept {
+  return packing_with_bits<Arch, hqq_parts<1>, hqq_parts<2>, hqq_parts<3>, hqq_parts<4>,
+                           hqq_parts<8>>(bits);
 }
 
 template <class Arch>
@@ -120,11 +117,10 @@ template <class Arch = arch::native>
   w.bits = settings.bits;
   w.group_size = settings.group_size;
   w.codes = tensor<std::uint8_t, 2>(uninitialized, settings.rows, settings.cols);
-  detail::visit_hqq_bits<Arch>(settings.bits, [&](auto b) {
-    const tensor<std::uint8_t, 2> codes = unpack_tensor<hqq_parts<b>, Arch>(packed, stored);
-    // Groups of a row lie one after the other: the same bytes under another shape.
-    __builtin_memcpy(w.codes.data(), codes.data(), static_cast<std::size_t>(codes.size()));
-  });
+  const tensor<std::uint8_t, 2> codes =
+      unpack_tensor(detail::hqq_packing<Arch>(settings.bits), packed, stored);
+  // Groups of a row lie one after the other: the same bytes under another shape.
+  __builtin_memcpy(w.codes.data(), codes.data(), static_cast<std::size_t>(codes.size()));
   const auto scales = tensors.get("scale", 2);
   w.scales = detail::read_hqq_parameters<Arch>(scales, settings.rows, groups);
   w.stored_scale = scales.parameter_type();
@@ -152,12 +148,12 @@ template <class Arch = arch::native>
   const index_t rows = w.rows() * w.groups();
   const auto name = [&](const char* leaf) { return tensor_name<Arch>(module, leaf); };
   basic_stored_tensors<Arch> out;
-  out.push_back(detail::visit_hqq_bits<Arch>(w.bits, [&](auto b) {
-    const matrix_view<const std::uint8_t> codes(w.codes.data(), rows, w.group_size);
-    return pack_tensor<hqq_parts<b>, Arch>(
-        name("W_q"), b == 3 ? safetensors::dtype::i32 : safetensors::dtype::u8,
-        {hqq_parts<b>::element_rows(rows), w.group_size}, codes);
-  }));
+  const bool wide = w.bits == 3;
+  const index_t element_rows = wide ? hqq_parts<3>::element_rows(rows) : ceil_div(rows, 8 / w.bits);
+  out.push_back(pack_tensor(detail::hqq_packing<Arch>(w.bits), name("W_q"),
+                            wide ? safetensors::dtype::i32 : safetensors::dtype::u8,
+                            {element_rows, w.group_size},
+                            matrix_view<const std::uint8_t>(w.codes.data(), rows, w.group_size)));
   tensor<float, 2> zeros(uninitialized, w.rows(), w.groups());
   for (index_t r = 0; r < w.rows(); ++r) {
     for (index_t g = 0; g < w.groups(); ++g) zeros(r, g) = w.zero(r, g);

@@ -27,6 +27,11 @@ struct marlin_settings {
 namespace detail {
 
 template <class Arch>
+[[nodiscard]] const basic_packing<Arch>& marlin_packing(int bits) noexcept {
+  return packing_with_bits<Arch, marlin<4>, marlin<8>>(bits);
+}
+
+template <class Arch>
 [[nodiscard]] tensor<float, 2> permute_marlin_scales(const tensor<float, 2>& from, bool grouped,
                                                      bool to_stored) {
   tensor<float, 2> out(uninitialized, from.extent(0), from.extent(1));
@@ -86,8 +91,7 @@ template <class Arch = arch::native>
   w.scales = detail::permute_marlin_scales<Arch>(scales.parameters(parameter_order::groups_first),
                                                  w.group_size != k, false);
   w.stored_scale = scales.parameter_type();
-  w.codes = settings.bits == 4 ? unpack_tensor<marlin<4>, Arch>(packed, {n, k})
-                               : unpack_tensor<marlin<8>, Arch>(packed, {n, k});
+  w.codes = unpack_tensor(detail::marlin_packing<Arch>(settings.bits), packed, {n, k});
   w.validate(printable<Arch>(module));
   return w;
 }
@@ -120,10 +124,8 @@ template <class Arch = arch::native>
   const std::string words = tensor_name<Arch>(module, awq ? "qweight" : "B");
   const std::vector<index_t> shape{k / 16, n * w.bits / 2};
   basic_stored_tensors<Arch> out;
-  out.push_back(
-      w.bits == 4
-          ? pack_tensor<marlin<4>, Arch>(words, safetensors::dtype::i32, shape, w.codes.view())
-          : pack_tensor<marlin<8>, Arch>(words, safetensors::dtype::i32, shape, w.codes.view()));
+  out.push_back(pack_tensor(detail::marlin_packing<Arch>(w.bits), words, safetensors::dtype::i32,
+                            shape, w.codes.view()));
   out.push_back(
       parameter_tensor<Arch>(tensor_name<Arch>(module, awq ? "scales" : "s"),
                              detail::permute_marlin_scales<Arch>(w.scales, w.group_size != k, true),

@@ -26,11 +26,15 @@ namespace detail {
 
 // Calls f(bits, block size 16) as constants: rows are padded to whole blocks beforehand, so that
 // the block size of the layout plays no part.
-template <class Arch, class F>
-decltype(auto) visit_matmul_bits(int bits, const F& f) {
-  return bits == 2   ? f(std::integral_constant<int, 2>{})
-         : bits == 4 ? f(std::integral_constant<int, 4>{})
-                     : f(std::integral_constant<int, 8>{});
+template <class Arch>
+[[nodiscard]] const basic_packing<Arch>& matmul_packing(int bits) noexcept {
+  return packing_with_bits<Arch, matmul_nbits<2, 16>, matmul_nbits<4, 16>, matmul_nbits<8, 16>>(
+      bits);
+}
+template <class Arch>
+[[nodiscard]] const basic_packing<Arch>& matmul_zeros_packing(int bits) noexcept {
+  return packing_with_bits<Arch, matmul_nbits_zeros<2>, matmul_nbits_zeros<4>,
+                           matmul_nbits_zeros<8>>(bits);
 }
 
 template <class Arch>
@@ -101,9 +105,7 @@ template <class Arch = arch::native>
   // Whole blocks, then the columns that exist.
   const index_t stored_cols = blocks * settings.block_size;
   const tensor<std::uint8_t, 2> stored =
-      detail::visit_matmul_bits<Arch>(settings.bits, [&](auto b) {
-        return unpack_tensor<matmul_nbits<b, 16>, Arch>(packed, {n, stored_cols});
-      });
+      unpack_tensor(detail::matmul_packing<Arch>(settings.bits), packed, {n, stored_cols});
   w.codes = tensor<std::uint8_t, 2>(uninitialized, n, k);
   for (index_t r = 0; r < n; ++r) {
     __builtin_memcpy(w.codes.data() + r * k, stored.data() + r * stored_cols,
@@ -115,9 +117,8 @@ template <class Arch = arch::native>
       const index_t bytes = ceil_div(blocks * settings.bits, 8);
       const index_t packed_extents[2] = {n, bytes};
       const auto words = detail::by_rows<Arch>(tensors, "zero_points", n, bytes, packed_extents);
-      w.zeros = widen_zeros<Arch>(detail::visit_matmul_bits<Arch>(settings.bits, [&](auto b) {
-        return unpack_tensor<matmul_nbits_zeros<b>, Arch>(words, {n, blocks});
-      }));
+      w.zeros = widen_zeros<Arch>(
+          unpack_tensor(detail::matmul_zeros_packing<Arch>(settings.bits), words, {n, blocks}));
       drop_central_zeros<Arch>(w, false, zeros.name());
     } else {
       const auto real = detail::by_rows<Arch>(tensors, "zero_points", n, blocks, extents);
@@ -156,10 +157,8 @@ template <class Arch = arch::native>
   }
   using safetensors::dtype;
   basic_stored_tensors<Arch> out;
-  out.push_back(detail::visit_matmul_bits<Arch>(w.bits, [&](auto b) {
-    return pack_tensor<matmul_nbits<b, 16>, Arch>(
-        name("B"), dtype::u8, {n, blocks, w.group_size * w.bits / 8}, padded.view());
-  }));
+  out.push_back(pack_tensor(detail::matmul_packing<Arch>(w.bits), name("B"), dtype::u8,
+                            {n, blocks, w.group_size * w.bits / 8}, padded.view()));
   out.push_back(parameter_tensor<Arch>(name("scales"), w.scales, w.stored_scale,
                                        parameter_order::rows_first));
   if (w.symmetric()) return out;
@@ -177,10 +176,8 @@ template <class Arch = arch::native>
       filled(r, g) = g < blocks ? zeros(r, g) : static_cast<std::uint8_t>(w.bits == 4 ? 8 : 0);
     }
   }
-  out.push_back(detail::visit_matmul_bits<Arch>(w.bits, [&](auto b) {
-    return pack_tensor<matmul_nbits_zeros<b>, Arch>(name("zero_points"), dtype::u8, {n, bytes},
-                                                    filled.view());
-  }));
+  out.push_back(pack_tensor(detail::matmul_zeros_packing<Arch>(w.bits), name("zero_points"),
+                            dtype::u8, {n, bytes}, filled.view()));
   return out;
 }
 

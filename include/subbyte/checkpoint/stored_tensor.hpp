@@ -188,44 +188,45 @@ class basic_module_tensors {
 
 /// Codes [rows, cols] out of packed words.
 ///
-/// Throws  layout_rejected for a shape that L does not take; bad_shape if the tensor has another
-///         size than L gives the matrix.
-template <class L, class Arch>
-[[nodiscard]] tensor<std::uint8_t, 2> unpack_tensor(const basic_tensor_slice<Arch>& packed,
+/// Throws  layout_rejected for a shape that the layout does not take; bad_shape if the tensor has
+///         another size than the layout gives the matrix.
+template <class Arch>
+[[nodiscard]] tensor<std::uint8_t, 2> unpack_tensor(const basic_packing<Arch>& layout,
+                                                    const basic_tensor_slice<Arch>& packed,
                                                     matrix_shape shape) {
-  if (!L::accepts(shape)) {
-    packed.reject(errc::layout_rejected, std::string(L::name) + " needs " + L::requirement +
-                                             ", found is a " + std::to_string(shape.rows) + " x " +
-                                             std::to_string(shape.cols) + " matrix");
+  const std::string size = std::to_string(shape.rows) + " x " + std::to_string(shape.cols);
+  if (!layout.accepts(shape)) {
+    packed.reject(errc::layout_rejected, std::string(layout.name) + " needs " + layout.requirement +
+                                             ", found is a " + size + " matrix");
   }
-  if (static_cast<index_t>(packed.bytes.size()) != L::bytes(shape)) {
+  if (static_cast<index_t>(packed.bytes.size()) != layout.bytes(shape)) {
     packed.reject(errc::bad_shape, std::to_string(packed.bytes.size()) + " bytes, " +
-                                       std::to_string(L::bytes(shape)) + " are required for " +
-                                       std::to_string(shape.rows) + " x " +
-                                       std::to_string(shape.cols) + " codes");
+                                       std::to_string(layout.bytes(shape)) + " are required for " +
+                                       size + " codes");
   }
   tensor<std::uint8_t, 2> codes(uninitialized, shape.rows, shape.cols);
-  unpack<L, Arch>(packed.bytes, codes.view());
+  unpack(layout, packed.bytes, codes.view());
   return codes;
 }
 
 /// A tensor of packed words from codes [rows, cols].
 ///
 /// Throws  layout_rejected.
-template <class L, class Arch>
-[[nodiscard]] basic_stored_tensor<Arch> pack_tensor(std::string name, safetensors::dtype type,
+template <class Arch>
+[[nodiscard]] basic_stored_tensor<Arch> pack_tensor(const basic_packing<Arch>& layout,
+                                                    std::string name, safetensors::dtype type,
                                                     std::vector<index_t> shape,
                                                     matrix_view<const std::uint8_t> codes) {
   const matrix_shape extents{codes.extent(0), codes.extent(1)};
-  if (!L::accepts(extents)) {
+  if (!layout.accepts(extents)) {
     throw_error(errc::layout_rejected, printable<Arch>(name),
-                std::string(L::name) + " needs " + L::requirement + ", found is a " +
+                std::string(layout.name) + " needs " + layout.requirement + ", found is a " +
                     std::to_string(extents.rows) + " x " + std::to_string(extents.cols) +
                     " matrix");
   }
   basic_stored_tensor<Arch> t{std::move(name), type, std::move(shape), {}};
-  t.bytes.resize(static_cast<std::size_t>(L::bytes(extents)));
-  pack<L, Arch>(codes, std::span<std::uint8_t>(t.bytes));
+  t.bytes.resize(static_cast<std::size_t>(layout.bytes(extents)));
+  pack(layout, codes, std::span<std::uint8_t>(t.bytes));
   return t;
 }
 
@@ -284,29 +285,6 @@ template <class Arch>
     store_le(t.bytes.data() + 4 * i, static_cast<std::uint32_t>(values[i]));
   }
   return t;
-}
-
-/// Calls f(std::integral_constant<int, bits>) for bits from 1 to 8.
-template <class Arch, class F>
-decltype(auto) visit_bits(int bits, const F& f) {
-  switch (bits) {
-    case 1:
-      return f(std::integral_constant<int, 1>{});
-    case 2:
-      return f(std::integral_constant<int, 2>{});
-    case 3:
-      return f(std::integral_constant<int, 3>{});
-    case 4:
-      return f(std::integral_constant<int, 4>{});
-    case 5:
-      return f(std::integral_constant<int, 5>{});
-    case 6:
-      return f(std::integral_constant<int, 6>{});
-    case 7:
-      return f(std::integral_constant<int, 7>{});
-    default:
-      return f(std::integral_constant<int, 8>{});
-  }
 }
 
 /// The group size of a configuration as columns per group: -1 and anything beyond the row mean the

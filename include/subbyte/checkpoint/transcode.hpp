@@ -148,13 +148,11 @@ class recoding {
         for (index_t k = 0; k < n; ++k) {
           w[static_cast<std::size_t>(k)] = from_.value(r, first + k);
         }
-        visit_bits<Arch>(out.bits, [&](auto b) {
-          if constexpr (b > 1) {
-            if (with_zeros) {
-              round_group<int_grid<b, zero_points::integer>>(out, r, g, w.data(), n);
-            } else {
-              round_group<int_grid<b, zero_points::none>>(out, r, g, w.data(), n);
-            }
+        with_bits<2, 3, 4, 5, 6, 7, 8>(out.bits, [&](auto b) {
+          if (with_zeros) {
+            round_group<int_grid<b, zero_points::integer>>(out, r, g, w.data(), n);
+          } else {
+            round_group<int_grid<b, zero_points::none>>(out, r, g, w.data(), n);
           }
         });
         for (index_t k = 0; k < n; ++k) {

@@ -54,12 +54,34 @@ using json_path = std::span<const json_step<Arch>>;
 
 namespace detail {
 
-template <class Arch, class Visitor>
+/// A visitor of any type, for a parser that is compiled once for all of them.
+template <class Arch>
+struct json_visitor {
+  void* object;
+  void (*value)(void* object, json_path<Arch> path, const json_scalar& value);
+  void (*open)(void* object, json_path<Arch> path, json_kind kind);
+  void (*close)(void* object, json_path<Arch> path, json_kind kind);
+};
+
+template <class Visitor, class Arch>
+struct json_visitor_of {
+  static void value(void* object, json_path<Arch> path, const json_scalar& value) {
+    static_cast<Visitor*>(object)->value(path, value);
+  }
+  static void open(void* object, json_path<Arch> path, json_kind kind) {
+    static_cast<Visitor*>(object)->open(path, kind);
+  }
+  static void close(void* object, json_path<Arch> path, json_kind kind) {
+    static_cast<Visitor*>(object)->close(path, kind);
+  }
+};
+
+template <class Arch>
 class json_events {
  public:
   using json = nlohmann::json;
 
-  json_events(const std::string& subject, Visitor& visitor)
+  json_events(const std::string& subject, const json_visitor<Arch>& visitor)
       : subject_(subject), visitor_(visitor) {}
 
   bool null() { return scalar({}); }
@@ -119,7 +141,7 @@ class json_events {
 
  private:
   bool scalar(const json_scalar& value) {
-    visitor_.value(json_path<Arch>(path_), value);
+    visitor_.value(visitor_.object, json_path<Arch>(path_), value);
     return next();
   }
   bool enter(json_kind kind) {
@@ -127,14 +149,14 @@ class json_events {
       throw_error(errc::bad_metadata, subject_,
                   "the JSON is nested deeper than " + std::to_string(json_max_depth) + " levels");
     }
-    visitor_.open(json_path<Arch>(path_), kind);
+    visitor_.open(visitor_.object, json_path<Arch>(path_), kind);
     path_.emplace_back();
     path_.back().in_array = kind == json_kind::array;
     return true;
   }
   bool leave(json_kind kind) {
     path_.pop_back();
-    visitor_.close(json_path<Arch>(path_), kind);
+    visitor_.close(visitor_.object, json_path<Arch>(path_), kind);
     return next();
   }
   bool next() {
@@ -143,9 +165,20 @@ class json_events {
   }
 
   const std::string& subject_;
-  Visitor& visitor_;
+  const json_visitor<Arch>& visitor_;
   std::vector<json_step<Arch>> path_;
 };
+
+template <class Arch>
+void read_json(std::string_view text, const std::string& subject,
+               const json_visitor<Arch>& visitor) {
+  json_events<Arch> events(subject, visitor);
+  // The parser takes a NUL for the end of the text and skips a mark: bytes could hide there.
+  const std::size_t nul = text.find('\0');
+  if (nul != std::string_view::npos) events.invalid(nul + 1);
+  if (text.substr(0, 3) == "\xEF\xBB\xBF") events.invalid(1);
+  nlohmann::json::sax_parse(text.data(), text.data() + text.size(), &events);
+}
 
 }  // namespace detail
 
@@ -158,13 +191,11 @@ class json_events {
 /// Cost    memory: the keys of the objects that are open, and the longest string.
 /// Throws  bad_metadata with `subject`; what the visitor throws.
 template <class Arch = arch::native, class Visitor>
-void read_json(std::string_view text, const std::string& subject, Visitor& visitor) {
-  detail::json_events<Arch, Visitor> events(subject, visitor);
-  // The parser takes a NUL for the end of the text and skips a mark: bytes could hide there.
-  const std::size_t nul = text.find('\0');
-  if (nul != std::string_view::npos) events.invalid(nul + 1);
-  if (text.substr(0, 3) == "\xEF\xBB\xBF") events.invalid(1);
-  nlohmann::json::sax_parse(text.data(), text.data() + text.size(), &events);
+SUBBYTE_INLINE void read_json(std::string_view text, const std::string& subject, Visitor& visitor) {
+  using functions = detail::json_visitor_of<Visitor, Arch>;
+  const detail::json_visitor<Arch> erased{&visitor, &functions::value, &functions::open,
+                                          &functions::close};
+  detail::read_json<Arch>(text, subject, erased);
 }
 
 }  // namespace SUBBYTE_ABI

@@ -44,34 +44,12 @@ struct awq_gemm
 ///
 /// Requires  k divisible by 8.
 /// Source    AutoAWQ, WQLinear_GEMV.
-struct awq_gemv {
+struct awq_gemv : detail::row_streams<4, 4> {
   static constexpr const char* name = "awq_gemv";
   static constexpr const char* requirement = "columns divisible by 8";
-  static constexpr int code_bits = 4;
-  static constexpr index_t shared_rows = 1;
 
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr bool accepts(const matrix_shape& s) noexcept {
     return s.cols % 8 == 0;
-  }
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr index_t bytes(const matrix_shape& s) noexcept {
-    return s.rows * (s.cols / 2);
-  }
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr index_t bit_offset(const matrix_shape& s,
-                                                                      index_t r, index_t k,
-                                                                      int bit) noexcept {
-    return (r * s.cols + k) * 4 + bit;
-  }
-  template <class Arch>
-  static void pack_rows(const matrix_shape& s, const std::uint8_t* codes, index_t begin,
-                        index_t end, std::uint8_t* out) noexcept {
-    detail::pack_stream<4, Arch>(codes + begin * s.cols, (end - begin) * s.cols,
-                                 out + begin * (s.cols / 2));
-  }
-  template <class Arch>
-  static void unpack_rows(const matrix_shape& s, const std::uint8_t* in, index_t begin, index_t end,
-                          std::uint8_t* codes) noexcept {
-    detail::unpack_stream<4, Arch>(in + begin * (s.cols / 2), (end - begin) * s.cols,
-                                   codes + begin * s.cols);
   }
 };
 
@@ -90,29 +68,9 @@ struct awq_gemv {
 ///
 /// Source    AutoAWQ, WQLinear_GEMV.
 template <index_t Multiple>
-struct awq_gemv_zeros {
+struct awq_gemv_zeros : detail::row_streams<4, 4 * Multiple> {
   static_assert(Multiple == 1 || Multiple == 2 || Multiple == 4);
   static constexpr const char* name = "awq_gemv_zeros";
-  static constexpr const char* requirement = "nothing";
-  static constexpr int code_bits = 4;
-  static constexpr index_t shared_rows = 1;
-
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr bool accepts(const matrix_shape&) noexcept {
-    return true;
-  }
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr index_t bytes(const matrix_shape& s) noexcept {
-    return s.rows * words(s) * 4;
-  }
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr index_t bit_offset(const matrix_shape& s,
-                                                                      index_t r, index_t g,
-                                                                      int bit) noexcept {
-    return detail::word_bit(words(s), r, g / 8, g % 8 * 4 + bit);
-  }
-
- private:
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr index_t words(const matrix_shape& s) noexcept {
-    return awq_zero_words(s.cols, 128 / Multiple);
-  }
 };
 
 /// AWQ "gemv_fast" and llm-awq: qweight int16 [n / 4, k], in tiles of 4 rows and 64 columns. Word t

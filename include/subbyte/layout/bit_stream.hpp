@@ -3,6 +3,7 @@
 #pragma once
 
 #include "subbyte/core/bits.hpp"
+#include "subbyte/layout/concepts.hpp"
 
 namespace subbyte {
 inline namespace SUBBYTE_ABI {
@@ -107,6 +108,51 @@ void unpack_stream(const std::uint8_t* in, index_t n, std::uint8_t* codes) noexc
     }
   }
 }
+
+/// Every row one bit stream along k, filled with zeros to a multiple of Unit bytes.
+template <int Bits, index_t Unit>
+struct row_streams {
+  static_assert(Bits >= 1 && Bits <= 8);
+  static constexpr const char* requirement = "nothing";
+  static constexpr int code_bits = Bits;
+  static constexpr index_t shared_rows = 1;
+
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr bool accepts(const matrix_shape&) noexcept {
+    return true;
+  }
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr index_t bytes(const matrix_shape& s) noexcept {
+    return s.rows * row_bytes(s);
+  }
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr index_t bit_offset(const matrix_shape& s,
+                                                                      index_t r, index_t k,
+                                                                      int bit) noexcept {
+    return r * row_bytes(s) * 8 + k * Bits + bit;
+  }
+
+  template <class Arch>
+  static void pack_rows(const matrix_shape& s, const std::uint8_t* codes, index_t begin,
+                        index_t end, std::uint8_t* out) noexcept {
+    const index_t used = ceil_div(s.cols * Bits, 8);
+    for (index_t r = begin; r < end; ++r) {
+      std::uint8_t* const row = out + r * row_bytes(s);
+      pack_stream<Bits, Arch>(codes + r * s.cols, s.cols, row);
+      for (index_t b = used; b < row_bytes(s); ++b) row[b] = 0;
+    }
+  }
+  template <class Arch>
+  static void unpack_rows(const matrix_shape& s, const std::uint8_t* in, index_t begin, index_t end,
+                          std::uint8_t* codes) noexcept {
+    for (index_t r = begin; r < end; ++r) {
+      unpack_stream<Bits, Arch>(in + r * row_bytes(s), s.cols, codes + r * s.cols);
+    }
+  }
+
+ private:
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr index_t row_bytes(
+      const matrix_shape& s) noexcept {
+    return ceil_div(s.cols * Bits, 8 * Unit) * Unit;
+  }
+};
 
 /// Rows and word columns of the tiles that go through the stack, where rows of codes become columns
 /// of words: a cache line of the output at a time, and few enough pages.

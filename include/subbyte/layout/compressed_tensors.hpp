@@ -20,48 +20,8 @@ inline namespace SUBBYTE_ABI {
 ///
 /// Source    compressed-tensors 0.17 and later, pack_to_int32; at 1, 2, 4 and 8 bits any version.
 template <int Bits>
-struct compressed_tensors {
-  static_assert(Bits >= 1 && Bits <= 8);
+struct compressed_tensors : detail::row_streams<Bits, 4> {
   static constexpr const char* name = "compressed_tensors";
-  static constexpr const char* requirement = "nothing";
-  static constexpr int code_bits = Bits;
-  static constexpr index_t shared_rows = 1;
-
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr bool accepts(const matrix_shape&) noexcept {
-    return true;
-  }
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr index_t bytes(const matrix_shape& s) noexcept {
-    return s.rows * row_bytes(s);
-  }
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr index_t bit_offset(const matrix_shape& s,
-                                                                      index_t r, index_t k,
-                                                                      int bit) noexcept {
-    return r * row_bytes(s) * 8 + k * Bits + bit;
-  }
-
-  template <class Arch>
-  static void pack_rows(const matrix_shape& s, const std::uint8_t* codes, index_t begin,
-                        index_t end, std::uint8_t* out) noexcept {
-    const index_t used = ceil_div(s.cols * Bits, 8);
-    for (index_t r = begin; r < end; ++r) {
-      std::uint8_t* const row = out + r * row_bytes(s);
-      detail::pack_stream<Bits, Arch>(codes + r * s.cols, s.cols, row);
-      for (index_t b = used; b < row_bytes(s); ++b) row[b] = 0;
-    }
-  }
-  template <class Arch>
-  static void unpack_rows(const matrix_shape& s, const std::uint8_t* in, index_t begin, index_t end,
-                          std::uint8_t* codes) noexcept {
-    for (index_t r = begin; r < end; ++r) {
-      detail::unpack_stream<Bits, Arch>(in + r * row_bytes(s), s.cols, codes + r * s.cols);
-    }
-  }
-
- private:
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr index_t row_bytes(
-      const matrix_shape& s) noexcept {
-    return ceil_div(s.cols * Bits, 32) * 4;
-  }
 };
 
 /// weight_packed of versions before 0.17: floor(32 / Bits) codes per word, the top bits of every

@@ -124,22 +124,21 @@ struct group_source {
   index_t scratch_bytes = 0;
 };
 
-/// Calls body(const weight_group&) for every group of target.
-///
-/// Requires  body is noexcept and may run on several threads, for different rows at a time.
-/// Cost      (9 + scratch) bytes per weight of a group and per thread; rows go to whichever thread
-///           is free.
-/// Throws    out_of_memory; cancelled when progress says so; what the executor throws.
-template <class Arch, class Target, class Body>
-void for_each_group(weights_view w, const Target& target, const group_source& source,
-                    executor_ref ex, Body&& body) {
+/// How the columns of a target fall into groups.
+struct group_shape {
+  index_t size;               ///< of a group
+  const std::int32_t* order;  ///< the column at every stored position, or null
+};
+
+template <class Arch>
+void visit_groups(weights_view w, const group_shape& shape, const group_source& source,
+                  executor_ref ex, void* body,
+                  void (*call)(void* body, const weight_group&) noexcept) {
   const index_t rows = w.extent(0);
   const index_t cols = w.extent(1);
-  SUBBYTE_EXPECTS(target.rows() == rows && target.cols() == cols);
   if (rows == 0 || cols == 0) return;
-  const index_t size = target.group_size() < cols ? target.group_size() : cols;
+  const index_t size = shape.size < cols ? shape.size : cols;
   const index_t groups = ceil_div(cols, size);
-  const std::int32_t* const order = stored_order(target);
   const bool weighted = source.importance.size() != 0;
   const auto padded = [](index_t bytes) noexcept { return ceil_div(bytes, 64) * 64; };
   const index_t floats = padded(size * static_cast<index_t>(sizeof(float)));
@@ -165,12 +164,12 @@ void for_each_group(weights_view w, const Target& target, const group_source& so
             const index_t from = g * size;
             const index_t n = cols - from < size ? cols - from : size;
             for (index_t i = 0; i < n; ++i) {
-              const index_t column = order != nullptr ? order[from + i] : from + i;
+              const index_t column = shape.order != nullptr ? shape.order[from + i] : from + i;
               const float v = row[column];
               x[i] = source.on_non_finite == non_finite::zero && v - v != 0 ? 0.0F : v;
               if (weighted) importance[i] = source.importance[column];
             }
-            body(weight_group{r, g, n, x, importance, base + codes_at, base + scratch_at});
+            call(body, weight_group{r, g, n, x, importance, base + codes_at, base + scratch_at});
           }
         }
       }
@@ -181,6 +180,26 @@ void for_each_group(weights_view w, const Target& target, const group_source& so
       throw_error(errc::cancelled, "quantize", "the progress callback returned false");
     }
   }
+}
+
+template <class Body, class Arch>
+struct group_body {
+  static void call(void* body, const weight_group& g) noexcept { (*static_cast<Body*>(body))(g); }
+};
+
+/// Calls body(const weight_group&) for every group of target.
+///
+/// Requires  body is noexcept and may run on several threads, for different rows at a time.
+/// Cost      (9 + scratch) bytes per weight of a group and per thread; rows go to whichever thread
+///           is free. The loops are compiled once for all targets and bodies.
+/// Throws    out_of_memory; cancelled when progress says so; what the executor throws.
+template <class Arch, class Target, class Body>
+SUBBYTE_INLINE void for_each_group(weights_view w, const Target& target, const group_source& source,
+                                   executor_ref ex, Body&& body) {
+  SUBBYTE_EXPECTS(target.rows() == w.extent(0) && target.cols() == w.extent(1));
+  using body_type = std::remove_reference_t<Body>;
+  visit_groups<Arch>(w, {target.group_size(), stored_order(target)}, source, ex,
+                     __builtin_addressof(body), &group_body<body_type, Arch>::call);
 }
 
 /// Nearest codes to x.
@@ -204,6 +223,17 @@ template <class Arch, class Target>
   return sum;
 }
 
+/// Writes the target: nearest codes to the params [n, groups].
+template <class Arch, class Target>
+void store_groups(weights_view w, Target& target, matrix_view<const typename Target::params> params,
+                  const group_source& source, executor_ref ex) {
+  for_each_group<Arch>(w, target, source, ex, [&](const weight_group& g) noexcept {
+    const typename Target::params& p = params(g.row, g.index);
+    round_group<Arch, Target>(p, g.x, g.n, g.codes);
+    target.store(g.row, g.index, p, g.codes, g.n);
+  });
+}
+
 /// Finds params for every group with find(const weight_group&), and only then writes the target:
 /// nearest codes to them.
 ///
@@ -211,18 +241,13 @@ template <class Arch, class Target>
 template <class Arch, class Target, class Find>
 void quantize_groups(weights_view w, Target& target, group_source source, executor_ref ex,
                      Find&& find) {
-  using params = typename Target::params;
   const index_t size = target.group_size();
-  tensor<params, 2> found(uninitialized, w.extent(0), ceil_div(w.extent(1), size));
+  tensor<typename Target::params, 2> found(uninitialized, w.extent(0), ceil_div(w.extent(1), size));
   for_each_group<Arch>(w, target, source, ex,
                        [&](const weight_group& g) noexcept { found(g.row, g.index) = find(g); });
   source.progress = {};
   source.importance = {};
-  for_each_group<Arch>(w, target, source, ex, [&](const weight_group& g) noexcept {
-    const params& p = found(g.row, g.index);
-    round_group<Arch, Target>(p, g.x, g.n, g.codes);
-    target.store(g.row, g.index, p, g.codes, g.n);
-  });
+  store_groups<Arch>(w, target, found.view(), source, ex);
 }
 
 }  // namespace detail

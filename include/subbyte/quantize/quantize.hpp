@@ -34,6 +34,14 @@ struct quantized {
 
 namespace detail {
 
+template <class Arch>
+[[noreturn, gnu::cold, gnu::noinline]] void reject_target_shape(index_t rows, index_t cols,
+                                                                weights_view w) {
+  throw_error(errc::bad_shape, "target",
+              "is " + std::to_string(rows) + " x " + std::to_string(cols) + ", the weights are " +
+                  std::to_string(w.extent(0)) + " x " + std::to_string(w.extent(1)));
+}
+
 /// Throws non_finite for the first NaN or Inf in row order.
 template <class Arch>
 void check_finite(weights_view w, executor_ref ex) {
@@ -75,10 +83,7 @@ requires quantizer_for<Q, Target> policy_report quantize_into(weights_view w, Ta
                                                               const Q& policy = {},
                                                               executor_ref ex = serial) {
   if (target.rows() != w.extent(0) || target.cols() != w.extent(1)) {
-    throw_error(errc::bad_shape, "target",
-                "is " + std::to_string(target.rows()) + " x " + std::to_string(target.cols()) +
-                    ", the weights are " + std::to_string(w.extent(0)) + " x " +
-                    std::to_string(w.extent(1)));
+    detail::reject_target_shape<Arch>(target.rows(), target.cols(), w);
   }
   if (policy.on_non_finite == non_finite::reject) detail::check_finite<Arch>(w, ex);
   return policy.apply(w, target, ex);

@@ -9,17 +9,18 @@
 # dev_build, _tests g++               none           every test, header, example, benchmark
 # asan_ubsan        clang 19          none           memory, conversions, files, under both sanitizers
 # clang             clang 14, 19      none           every header alone, with and without exceptions
-# avx2              g++               x86-64-v3      numbers, formats, registers, products
-# clang19_avx512    clang 19          x86-64-v4      numbers, formats, registers, products
-# native            g++               this CPU       registers
-# aarch64           g++, under qemu   none           formats, registers
+# avx2              g++               x86-64-v3      formats, registers, products
+# native            g++               this CPU       numbers, registers
+# aarch64           g++, under qemu   none           registers
 # no_exceptions     g++ -O0           none           what promises to work with -fno-exceptions
 # tsan              g++               none           threads, under the thread sanitizer
 # golden_matrix     all three         four           ggml's bytes, at -O0, -O2 and -O3
-# symbols           all three         none and v3    two units in one program
-# consumers         all three         none           find_package, FetchContent, vcpkg, -I ...
+# consumers         g++               none           find_package, add_subdirectory, -I
 # compile_time      g++ -O0           none           the budget of every header
 # tidy              clang-tidy 14     none           the umbrellas
+#
+# At night: every test optimized, under both sanitizers, with both clangs, with AVX-512 and on aarch64;
+# FetchContent, vcpkg and Conan; two units with other flags in one program; fuzzing.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
@@ -45,7 +46,7 @@ suite() { # preset: every test but the slow ones and the checks of the tree
   configure_and_build "$1" && ctest --preset "$1"
 }
 
-# Other flags matter where code depends on them: numbers, formats, registers, products.
+# Where code depends on the flags it is compiled with.
 flag_dependent='num format simd kernel'
 subset() { # preset folder...
   local preset=$1
@@ -81,20 +82,22 @@ part_clang() {
 }
 part_tsan() { subset tsan exec threads; }
 part_no_exceptions() { suite no-exceptions; }
-# shellcheck disable=SC2086
-part_avx2() { runs_here avx2 fma f16c || return 0; subset avx2 $flag_dependent; }
+part_avx2() { runs_here avx2 fma f16c || return 0; subset avx2 format simd kernel; }
+part_nightly_avx2() { runs_here avx2 fma f16c || return 0; subset avx2 num; }
 part_nightly_clang_avx2() { runs_here avx2 fma f16c || return 0; subset clang-avx2 format simd kernel; }
 # shellcheck disable=SC2086
-part_clang19_avx512() { has_avx512 || return 0; subset clang19-avx512 $flag_dependent; }
-part_native() { subset native simd; }
+part_nightly_clang19_avx512() { has_avx512 || return 0; subset clang19-avx512 $flag_dependent; }
+part_native() { subset native num simd; }
 part_aarch64() {
   cross_compiles || return 0
-  subset aarch64 format simd
+  subset aarch64 simd
 }
 part_golden_matrix() { scripts/golden_matrix.sh; }
-part_symbols() { scripts/check_symbols.sh; }
-part_consumers() { configure dev && ctest --test-dir build/dev -R '^consumers\.' --output-on-failure; }
-part_compile_time() { tests/compile_time/measure.py --runs 3 --json build/compile_time.json; }
+part_nightly_symbols() { scripts/check_symbols.sh; }
+consumers() { configure dev && ctest --test-dir build/dev -R "$1" --output-on-failure; }
+part_consumers() { consumers '^consumers\.(find_package|add_subdirectory|include_path\.g)'; }
+part_nightly_consumers() { consumers '^consumers\.'; }
+part_compile_time() { tests/compile_time/measure.py --runs 1 --json build/compile_time.json; }
 part_tidy() {
   configure dev || return 1
   printf 'build/dev/tests/headers/%s.hpp.cpp\n' subbyte cpu io calibrate |
@@ -115,14 +118,15 @@ part_nightly_aarch64() {
   cross_compiles || return 0
   suite aarch64 && subset aarch64-i8mm simd kernel
 }
-part_nightly_native() { subset native num format kernel; }
+part_nightly_native() { subset native format kernel; }
 part_nightly_golden_matrix() { scripts/golden_matrix.sh --full; }
 part_nightly_conan() { scripts/conan.sh; }
 
-parts=(format floors dev_build dev_tests asan_ubsan clang clang19_avx512 avx2 native
-  aarch64 no_exceptions tsan golden_matrix symbols consumers compile_time tidy)
+parts=(format floors dev_build dev_tests asan_ubsan clang avx2 native aarch64 no_exceptions tsan
+  golden_matrix consumers compile_time tidy)
 nightly_parts=(nightly_suite nightly_asan_ubsan nightly_fuzz nightly_clang nightly_clang_avx2
-  nightly_avx512 nightly_native nightly_aarch64 nightly_golden_matrix nightly_conan)
+  nightly_clang19_avx512 nightly_avx2 nightly_avx512 nightly_native nightly_aarch64
+  nightly_golden_matrix nightly_symbols nightly_consumers nightly_conan)
 selected=()
 all=("${parts[@]}" "${nightly_parts[@]}")
 while [ $# -gt 0 ]; do

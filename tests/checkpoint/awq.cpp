@@ -2,7 +2,6 @@
 /// AWQ tensors against the files of AutoAWQ and gptqmodel, and what is refused.
 #include "subbyte/checkpoint/awq.hpp"
 
-#include "subbyte/io/json_value.hpp"
 #include "support/checkpoint_files.hpp"
 
 namespace checkpoint = subbyte::checkpoint;
@@ -25,13 +24,10 @@ namespace {
 
 awq_settings settings_of(const safetensors::file& file) {
   awq_settings s;
-  for (const auto& pair : file.metadata()) {
-    if (pair.key != "settings") continue;
-    const auto json = subbyte::parse_json(pair.value, "settings");
-    s.bits = static_cast<int>(*json.find("bits")->integer());
-    s.group_size = *json.find("group_size")->integer();
-    if (json.find("sym") != nullptr) s.symmetric = json.find("sym")->boolean();
-  }
+  const auto json = test_support::golden_settings(file);
+  s.bits = static_cast<int>(*json.find("bits")->integer());
+  s.group_size = *json.find("group_size")->integer();
+  if (json.find("sym") != nullptr) s.symmetric = json.find("sym")->boolean();
   return s;
 }
 
@@ -201,16 +197,11 @@ TEST_CASE("awq: a file that contradicts itself or the configuration is refused b
     const group_codes w = random_codes(4, {64, 128, 32}, 0, 15, 9);
     const awq_settings s{4, 32, false, version, false};
     const auto good = checkpoint::store_awq(w, "m", s);
-    const auto refused = [&](auto&& change, errc code, const char* subject) {
-      auto tensors = good;
-      awq_settings settings = s;
-      change(tensors, settings);
-      const tensor_file file(tensors);
-      const auto e = error_of([&] { (void)checkpoint::load_awq(file.open(), "m", settings); });
-      CAPTURE(static_cast<int>(version), e.what());
-      CHECK(e.code() == code);
-      CHECK(e.subject() == subject);
-    };
+    CAPTURE(static_cast<int>(version));
+    const test_support::refusals refused(good, s,
+                                         [](const safetensors::file& file, const awq_settings& x) {
+                                           (void)checkpoint::load_awq(file, "m", x);
+                                         });
     using tensors = checkpoint::stored_tensors;
     for (std::size_t i = 0; i < 3; ++i) {
       const std::string name = good[i].name;

@@ -157,17 +157,10 @@ TEST_CASE("compressed_tensors: a file that contradicts itself or the configurati
   const compressed_tensors_settings s{3, 16, false, false};
   const auto good = checkpoint::store_compressed_tensors(w, "m", s);
   enum { packed, scale, shape, zero };
-  const auto refused = [&](auto&& change, errc code, const char* subject) {
-    auto tensors = good;
-    compressed_tensors_settings settings = s;
-    change(tensors, settings);
-    const tensor_file file(tensors);
-    const auto e =
-        error_of([&] { (void)checkpoint::load_compressed_tensors(file.open(), "m", settings); });
-    CAPTURE(e.what());
-    CHECK(e.code() == code);
-    CHECK(e.subject() == subject);
-  };
+  const test_support::refusals refused(
+      good, s, [](const safetensors::file& file, const compressed_tensors_settings& x) {
+        (void)checkpoint::load_compressed_tensors(file, "m", x);
+      });
   using tensors = checkpoint::stored_tensors;
   using settings = compressed_tensors_settings;
   const auto set_extent = [](tensors& t, int d, std::uint64_t value) {

@@ -3,7 +3,6 @@
 /// the writers' defects, and what is refused.
 #include "subbyte/checkpoint/gptq.hpp"
 
-#include "subbyte/io/json_value.hpp"
 #include "support/checkpoint_files.hpp"
 
 namespace checkpoint = subbyte::checkpoint;
@@ -27,14 +26,11 @@ namespace {
 
 gptq_settings settings_of(const safetensors::file& file) {
   gptq_settings s;
-  for (const auto& pair : file.metadata()) {
-    if (pair.key != "settings") continue;
-    const auto json = subbyte::parse_json(pair.value, "settings");
-    s.bits = static_cast<int>(*json.find("bits")->integer());
-    s.group_size = *json.find("group_size")->integer();
-    s.symmetric = json.find("sym")->boolean();
-    s.act_order = json.find("desc_act")->boolean();
-  }
+  const auto json = test_support::golden_settings(file);
+  s.bits = static_cast<int>(*json.find("bits")->integer());
+  s.group_size = *json.find("group_size")->integer();
+  s.symmetric = json.find("sym")->boolean();
+  s.act_order = json.find("desc_act")->boolean();
   return s;
 }
 
@@ -241,17 +237,10 @@ TEST_CASE("gptq: a file that contradicts itself or the configuration is refused 
   s.symmetric = false;
   const auto good = checkpoint::store_gptq(w, "m", s);
   enum { qweight, qzeros, scales, g_idx };
-  const auto refused = [&](auto&& change, errc code, const char* subject, const char* text) {
-    auto tensors = good;
-    gptq_settings settings = s;
-    change(tensors, settings);
-    const tensor_file file(tensors);
-    const auto e = error_of([&] { (void)checkpoint::load_gptq(file.open(), "m", settings); });
-    CAPTURE(e.what(), text);
-    CHECK(e.code() == code);
-    CHECK(e.subject() == subject);
-    CHECK(contains(e.what(), text));
-  };
+  const test_support::refusals refused(good, s,
+                                       [](const safetensors::file& file, const gptq_settings& x) {
+                                         (void)checkpoint::load_gptq(file, "m", x);
+                                       });
   using tensors = checkpoint::stored_tensors;
   refused([](tensors& t, gptq_settings&) { t[qweight].type = safetensors::dtype::u32; },
           errc::unsupported_format, "m.qweight", "U32, required is I32");

@@ -4,7 +4,6 @@
 
 #include <vector>
 
-#include "subbyte/io/json_value.hpp"
 #include "support/checkpoint_files.hpp"
 
 namespace checkpoint = subbyte::checkpoint;
@@ -29,13 +28,10 @@ TEST_CASE("hqq: the package's tensors are read and written to the bit") {
     CAPTURE(name);
     const safetensors::file file =
         test_support::golden_tensors(std::string("hqq/") + name + ".safetensors");
-    hqq_settings s;
-    for (const auto& pair : file.metadata()) {
-      if (pair.key != "settings") continue;
-      const auto json = subbyte::parse_json(pair.value, "settings");
-      s = {static_cast<int>(*json.find("nbits")->integer()), *json.find("group_size")->integer(),
-           *json.find("shape")->items()[0].integer(), *json.find("shape")->items()[1].integer()};
-    }
+    const auto json = test_support::golden_settings(file);
+    const hqq_settings s{
+        static_cast<int>(*json.find("nbits")->integer()), *json.find("group_size")->integer(),
+        *json.find("shape")->items()[0].integer(), *json.find("shape")->items()[1].integer()};
     const group_codes w = checkpoint::load_hqq(file, "", s);
     const auto& codes = file.tensor("codes");
     REQUIRE(static_cast<index_t>(codes.bytes().size()) == w.codes.size());
@@ -98,16 +94,10 @@ TEST_CASE("hqq: tensors that contradict the settings are refused by name") {
   const auto good = checkpoint::store_hqq(w, "m");
   w.real_zeros = true;
   CHECK(test_support::same_codes(checkpoint::load_hqq(tensor_file(good).open(), "m", s), w));
-  const auto refused = [&](auto&& change, errc code, const char* subject) {
-    auto tensors = good;
-    hqq_settings settings = s;
-    change(tensors, settings);
-    const tensor_file file(tensors);
-    const auto e = error_of([&] { (void)checkpoint::load_hqq(file.open(), "m", settings); });
-    CAPTURE(e.what());
-    CHECK(e.code() == code);
-    CHECK(e.subject() == subject);
-  };
+  const test_support::refusals refused(good, s,
+                                       [](const safetensors::file& file, const hqq_settings& x) {
+                                         (void)checkpoint::load_hqq(file, "m", x);
+                                       });
   using tensors = checkpoint::stored_tensors;
   refused([](tensors&, hqq_settings& x) { x.bits = 6; }, errc::bad_argument, "m");
   refused([](tensors&, hqq_settings& x) { x.bits = 8; }, errc::bad_shape, "m.W_q");

@@ -2,7 +2,6 @@
 /// Marlin tensors against the files of AutoAWQ, and what is refused.
 #include "subbyte/checkpoint/marlin.hpp"
 
-#include "subbyte/io/json_value.hpp"
 #include "support/checkpoint_files.hpp"
 
 namespace checkpoint = subbyte::checkpoint;
@@ -26,11 +25,7 @@ TEST_CASE("marlin: AutoAWQ's files are read and written to the bit") {
         test_support::golden_tensors(std::string("marlin/") + name + ".safetensors");
     marlin_settings s;
     s.names = marlin_names::awq;
-    for (const auto& pair : file.metadata()) {
-      if (pair.key == "settings") {
-        s.group_size = *subbyte::parse_json(pair.value, "settings").find("group_size")->integer();
-      }
-    }
+    s.group_size = *test_support::golden_settings(file).find("group_size")->integer();
     const group_codes w = checkpoint::load_marlin(file, "", s);
     test_support::check_inputs(w, file);
     CHECK(w.symmetric());
@@ -96,16 +91,10 @@ TEST_CASE("marlin: a file that contradicts itself or the configuration is refuse
   const group_codes w = random_codes(4, {64, 128, 32}, 1, 0, 9);
   const marlin_settings s{4, 32, marlin_names::marlin};
   const auto good = checkpoint::store_marlin(w, "m", s);
-  const auto refused = [&](auto&& change, errc code, const char* subject) {
-    auto tensors = good;
-    marlin_settings settings = s;
-    change(tensors, settings);
-    const tensor_file file(tensors);
-    const auto e = error_of([&] { (void)checkpoint::load_marlin(file.open(), "m", settings); });
-    CAPTURE(e.what());
-    CHECK(e.code() == code);
-    CHECK(e.subject() == subject);
-  };
+  const test_support::refusals refused(good, s,
+                                       [](const safetensors::file& file, const marlin_settings& x) {
+                                         (void)checkpoint::load_marlin(file, "m", x);
+                                       });
   using tensors = checkpoint::stored_tensors;
   refused([](tensors&, marlin_settings& x) { x.bits = 5; }, errc::bad_argument, "m");
   refused([](tensors&, marlin_settings& x) { x.group_size = 64; }, errc::bad_shape, "m.s");

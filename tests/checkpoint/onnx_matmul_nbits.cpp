@@ -2,7 +2,6 @@
 /// MatMulNBits tensors against those of ONNX Runtime's quantizer, and what is refused.
 #include "subbyte/checkpoint/onnx_matmul_nbits.hpp"
 
-#include "subbyte/io/json_value.hpp"
 #include "support/checkpoint_files.hpp"
 
 namespace checkpoint = subbyte::checkpoint;
@@ -29,9 +28,8 @@ TEST_CASE("onnx_matmul_nbits: ONNX Runtime's tensors are read and written to the
     const safetensors::file file = test_support::golden_tensors(
         std::string("onnxruntime/matmulnbits_") + name + ".safetensors");
     matmul_nbits_settings s{4, 64, file.tensor("input").cols()};
-    for (const auto& pair : file.metadata()) {
-      if (pair.key != "settings" || pair.value[0] != '{') continue;
-      const auto json = subbyte::parse_json(pair.value, "settings");
+    const auto json = test_support::golden_settings(file);
+    if (json.find("bits") != nullptr) {
       s.bits = static_cast<int>(*json.find("bits")->integer());
       s.block_size = *json.find("block_size")->integer();
     }
@@ -97,17 +95,10 @@ TEST_CASE("onnx_matmul_nbits: tensors that contradict the attributes are refused
   const matmul_nbits_settings s{4, 32, 72};
   const auto good = checkpoint::store_matmul_nbits(w, "m");
   enum { b, scales, zeros };
-  const auto refused = [&](auto&& change, errc code, const char* subject) {
-    auto tensors = good;
-    matmul_nbits_settings settings = s;
-    change(tensors, settings);
-    const tensor_file file(tensors);
-    const auto e =
-        error_of([&] { (void)checkpoint::load_matmul_nbits(file.open(), "m", settings); });
-    CAPTURE(e.what());
-    CHECK(e.code() == code);
-    CHECK(e.subject() == subject);
-  };
+  const test_support::refusals refused(
+      good, s, [](const safetensors::file& file, const matmul_nbits_settings& x) {
+        (void)checkpoint::load_matmul_nbits(file, "m", x);
+      });
   using tensors = checkpoint::stored_tensors;
   using settings = matmul_nbits_settings;
   refused([](tensors& t, settings&) { t.erase(t.begin()); }, errc::not_found, "in memory");

@@ -8,11 +8,10 @@ usage: calibrated_files.py --programs FOLDER --data FOLDER
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 
-from checks import arguments, check, exit_status
+from checks import arguments, check, exit_status, run_program
 from gguf_reader import read_gguf
 
 INPUTS = [f"blk.{layer}.{place}" for layer in range(4)
@@ -29,16 +28,8 @@ def main():
     model = os.path.join(args.data, "model-f16.gguf")
     tokens = os.path.join(args.data, "calibration.tokens.u16")
 
-    def run(program, *options, refused=""):
-        done = subprocess.run([os.path.join(args.programs, program), *options], check=False,
-                              capture_output=True, text=True)
-        if refused:
-            check(done.returncode == 1, f"{program} {options} fails")
-            check(refused in done.stderr and done.stderr.count("\n") == 1,
-                  f"{program} {options}: {refused!r} in {done.stderr!r}")
-        else:
-            check(done.returncode == 0, f"{program} {options}: {done.stderr}")
-        return done.stdout
+    def run(program, *options, **expected):
+        return run_program(os.path.join(args.programs, program), *options, **expected)
 
     with tempfile.TemporaryDirectory() as folder:
         def path(name):

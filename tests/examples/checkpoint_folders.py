@@ -10,11 +10,10 @@ import filecmp
 import json
 import os
 import resource
-import subprocess
 import sys
 import tempfile
 
-from checks import arguments, check, exit_status
+from checks import arguments, check, exit_status, run_program
 
 
 def read_safetensors(folder):
@@ -44,17 +43,9 @@ def main():
 
     def run(program, *options, refused="", limit=None):
         """What it prints. limit: of the bytes that a file may have."""
-        done = subprocess.run([os.path.join(args.programs, program), *options], check=False,
-                              capture_output=True, text=True, preexec_fn=limit and (
-                                  lambda: resource.setrlimit(resource.RLIMIT_FSIZE,
-                                                             (limit, limit))))
-        if refused:
-            check(done.returncode in (1, 2), f"{program} {options} fails")
-            check(refused in done.stderr and done.stderr.count("\n") == 1,
-                  f"{program} {options}: {refused!r} in {done.stderr!r}")
-        else:
-            check(done.returncode == 0, f"{program} {options}: {done.stderr}")
-        return done.stdout
+        return run_program(os.path.join(args.programs, program), *options, refused=refused,
+                           status=(1, 2), preexec_fn=limit and (
+                               lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))))
 
     with tempfile.TemporaryDirectory() as scratch:
         def path(name):

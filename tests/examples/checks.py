@@ -2,6 +2,7 @@
 """Arguments, and checks that are counted, for the scripts beside it."""
 
 import argparse
+import subprocess
 
 failures = 0
 
@@ -18,6 +19,19 @@ def arguments():
     parser.add_argument("--programs", required=True)
     parser.add_argument("--data", required=True)
     return parser.parse_args()
+
+
+def run_program(path, *options, refused="", status=(1,), **process):
+    """What it prints. It must end well or, where `refused` is given, say that in one line of errors
+    and exit with one of `status`."""
+    done = subprocess.run([path, *options], check=False, capture_output=True, text=True, **process)
+    if refused:
+        check(done.returncode in status, f"{path} {options} fails")
+        check(refused in done.stderr and done.stderr.count("\n") == 1,
+              f"{path} {options}: {refused!r} in {done.stderr!r}")
+    else:
+        check(done.returncode == 0, f"{path} {options}: {done.stderr}")
+    return done.stdout
 
 
 def exit_status(done=""):

@@ -9,11 +9,10 @@ usage: planned_files.py --programs FOLDER --data FOLDER
 import json
 import os
 import re
-import subprocess
 import sys
 import tempfile
 
-from checks import arguments, check, exit_status
+from checks import arguments, check, exit_status, run_program
 from gguf_reader import read_gguf
 
 KINDS = {2: "q4_0", 6: "q5_0", 8: "q8_0"}
@@ -24,16 +23,8 @@ def main():
     model = os.path.join(args.data, "model-f16.gguf")
     tokens = os.path.join(args.data, "calibration.tokens.u16")
 
-    def run(program, *options, refused="", status=1):
-        done = subprocess.run([os.path.join(args.programs, program), *options], check=False,
-                              capture_output=True, text=True)
-        if refused:
-            check(done.returncode == status, f"{program} {options} fails")
-            check(refused in done.stderr and done.stderr.count("\n") == 1,
-                  f"{program} {options}: {refused!r} in {done.stderr!r}")
-        else:
-            check(done.returncode == 0, f"{program} {options}: {done.stderr}")
-        return done.stdout
+    def run(program, *options, **expected):
+        return run_program(os.path.join(args.programs, program), *options, **expected)
 
     with tempfile.TemporaryDirectory() as folder:
         def path(name):
@@ -113,9 +104,9 @@ def main():
             "awq", refused="planned tensor by tensor")
         for wrong in ("-1", "0", "many"):
             run("quantize", model, target, "--target-bpw", wrong, *calibrated,
-                refused="--target-bpw", status=2)
+                refused="--target-bpw", status=(2,))
         run("quantize", model, target, "--target-bpw", "3", "--max-kl", "1", *calibrated,
-            refused="excludes", status=2)
+            refused="excludes", status=(2,))
         check(os.listdir(folder) == names, "a run that fails leaves no file")
     return exit_status("planned mixes: ")
 

@@ -10,9 +10,11 @@
 #include <vector>
 
 #include "subbyte/checkpoint/stored_tensor.hpp"
+#include "subbyte/io/json_value.hpp"
 #include "subbyte/io/safetensors.hpp"
 #include "subbyte/matrix/group_codes.hpp"
 #include "support/catch.hpp"
+#include "support/error_of.hpp"
 #include "support/files.hpp"
 
 namespace test_support {
@@ -23,6 +25,16 @@ namespace test_support {
 }
 [[nodiscard]] inline subbyte::safetensors::file golden_tensors(const std::string& name) {
   return subbyte::safetensors::file(golden_path(name));
+}
+
+/// What a golden file says its tensors were made with; null where that is no JSON.
+[[nodiscard]] inline subbyte::json_value golden_settings(const subbyte::safetensors::file& file) {
+  for (const auto& pair : file.metadata()) {
+    if (pair.key == "settings" && pair.value[0] == '{') {
+      return subbyte::parse_json(pair.value, "settings");
+    }
+  }
+  return {};
 }
 
 /// A safetensors file in memory; tensors in the order given.
@@ -55,6 +67,34 @@ class tensor_file {
 
  private:
   bytes content_;
+};
+
+/// Calls refused(change, code, subject, text): what load(file, settings) throws for good tensors
+/// and settings after change(tensors, settings) has that code, subject and, somewhere, text.
+template <class Settings, class Load>
+class refusals {
+ public:
+  refusals(const subbyte::checkpoint::stored_tensors& good, const Settings& settings, Load load)
+      : good_(good), settings_(settings), load_(load) {}
+
+  template <class Change>
+  void operator()(const Change& change, subbyte::errc code, const std::string& subject,
+                  const char* text = "") const {
+    auto tensors = good_;
+    Settings settings = settings_;
+    change(tensors, settings);
+    const tensor_file file(tensors);
+    const auto e = error_of([&] { load_(file.open(), settings); });
+    CAPTURE(e.what(), text);
+    CHECK(e.code() == code);
+    CHECK(e.subject() == subject);
+    CHECK(contains(e.what(), text));
+  }
+
+ private:
+  subbyte::checkpoint::stored_tensors good_;
+  Settings settings_;
+  Load load_;
 };
 
 [[nodiscard]] inline bool same_tensor(const subbyte::safetensors::tensor& a,

@@ -12,6 +12,20 @@
 
 namespace test_support {
 
+/// From one value of a byte to the next, where a byte takes all values: one in 17 under the address
+/// sanitizer, the first and the last among them, which is slow; its [.slow] cases take all.
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+inline constexpr int value_step = 17;
+#else
+inline constexpr int value_step = 1;
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+inline constexpr int value_step = 17;
+#else
+inline constexpr int value_step = 1;
+#endif
+
 struct sample {
   std::string name;
   bytes content;

@@ -159,7 +159,7 @@ template <class Arch, packing_layout... Ls>
 /// The layout of a family L<1> ... L<8>.
 ///
 /// Requires  bits from 1 to 8.
-template <template <int> class L, class Arch>
+template <template <int> class L, class Arch = arch::native>
 [[nodiscard]] SUBBYTE_INLINE const basic_packing<Arch>& packing_of_bits(int bits) noexcept {
   return packing_with_bits<Arch, L<1>, L<2>, L<3>, L<4>, L<5>, L<6>, L<7>, L<8>>(bits);
 }

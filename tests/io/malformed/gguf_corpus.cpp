@@ -19,6 +19,7 @@ using test_support::judge_change;
 using test_support::judge_cut;
 using test_support::require_no_flaw;
 using test_support::sample;
+using test_support::value_step;
 using test_support::verdicts;
 using namespace test_support::gguf_bytes;
 
@@ -137,13 +138,13 @@ TEST_CASE("gguf corpus: a file of every kind with every header byte changed to e
   verdicts results;
   sample s = every_kind();
   for (std::size_t at = 0; at < s.header_bytes; ++at) {
-    for (int value = 0; value < 256; ++value) {
+    for (int value = 0; value < 256; value += value_step) {
       judge_change(judge, results, s, at, static_cast<std::uint8_t>(value));
     }
   }
   require_no_flaw(results);
-  REQUIRE(results.accepted > 10000);
-  REQUIRE(results.refused > 10000);
+  REQUIRE(results.accepted > 10000 / value_step);
+  REQUIRE(results.refused > 10000 / value_step);
 }
 
 TEST_CASE("gguf corpus: small files with every header byte changed to every value", "[.slow]") {

@@ -20,6 +20,7 @@ using test_support::require_no_flaw;
 using test_support::safetensors_walk;
 using test_support::sample;
 using test_support::scratch_directory;
+using test_support::value_step;
 using test_support::verdicts;
 
 namespace {
@@ -79,9 +80,9 @@ void judge_four_changes(verdicts& results, sample& s, std::size_t at) {
   test_support::judge_four_changes(judge, results, s, at, static_cast<std::uint8_t>('0' + at % 10));
 }
 
-void judge_all_changes(verdicts& results, sample& s) {
+void judge_all_changes(verdicts& results, sample& s, int step = 1) {
   for (std::size_t at = 0; at < s.header_bytes; ++at) {
-    for (int value = 0; value < 256; ++value) {
+    for (int value = 0; value < 256; value += step) {
       judge_change(judge, results, s, at, static_cast<std::uint8_t>(value));
     }
   }
@@ -121,10 +122,10 @@ TEST_CASE(
     "safetensors corpus: a file of every kind with every header byte changed to every value") {
   verdicts results;
   sample s = every_kind();
-  judge_all_changes(results, s);
+  judge_all_changes(results, s, value_step);
   require_no_flaw(results);
-  REQUIRE(results.accepted > 1000);
-  REQUIRE(results.refused > 50000);
+  REQUIRE(results.accepted > 1000 / value_step);
+  REQUIRE(results.refused > 50000 / value_step);
 }
 
 TEST_CASE("safetensors corpus: files with every header byte changed to every value", "[.slow]") {

@@ -25,9 +25,10 @@ def draw(path, title, axes, series, log_x):
     low, high = min(y for _, y in values), max(y for _, y in values)
     left, right = min(x for x, _ in values), max(x for x, _ in values)
     margin = (right - left) * 0.05 or 1
+    ticks = ", ".join(f"{digit}e{power}" for power in range(-6, 2) for digit in (1, 2, 3, 5))
     script += [f"set title '{title}' noenhanced", f"set xlabel '{axes[0]}'",
                f"set ylabel '{axes[1]}'", f"set yrange [{low / 1.3}:{high * 1.3}]",
-               "set logscale y", "set format y '%g'", "set grid lc rgb '#dddddd'",
+               "set logscale y", "set format y '%g'", f"set ytics ({ticks})", "set grid lc rgb '#dddddd'",
                "set key outside right noenhanced"]
     if log_x:
         script += ["set logscale x 2", f"set xrange [{left / 1.3}:{right * 1.3}]"]
@@ -68,6 +69,7 @@ def main():
         draw(f"{folder}/methods_{text}", f"What each method makes of the same bits ({text})",
              ("bits per weight of the quantized matrices", "KL divergence from F16, nats per token"),
              over_bits, False)
+        over_windows = {n: points for n, points in over_windows.items() if len(points) > 1}
         if over_windows:
             draw(f"{folder}/calibration_{text}", f"How much calibration is needed ({text})",
                  ("calibration windows of 255 tokens", "KL divergence from F16, nats per token"),

@@ -36,9 +36,9 @@ namespace gguf = subbyte::gguf;
 //         which is nearest to one format for all.
 std::uint32_t file_type(const format_choice& choice) {
   static const std::map<std::string, std::uint32_t> numbers = {
-      {"f32", 0},     {"f16", 1},     {"q4_0", 2},  {"q4_1", 3},  {"q8_0", 7},  {"q5_0", 8},
-      {"q5_1", 9},    {"q2_k", 10},   {"q3_k", 11}, {"q4_k", 14}, {"q5_k", 16}, {"q6_k", 18},
-      {"iq4_nl", 25}, {"iq4_xs", 30}, {"bf16", 32}, {"mxfp4", 38}};
+      {"f32", 0},     {"f16", 1},     {"q4_0", 2},  {"q4_1", 3},   {"q8_0", 7},   {"q5_0", 8},
+      {"q5_1", 9},    {"q2_k", 10},   {"q3_k", 11}, {"q4_k", 14},  {"q5_k", 16},  {"q6_k", 18},
+      {"iq4_nl", 25}, {"iq4_xs", 30}, {"bf16", 32}, {"mxfp4", 38}, {"tq1_0", 36}, {"tq2_0", 37}};
   constexpr std::uint32_t guessed = 1024;  // llama.cpp's mark for "look at the tensors"
   const bool mixed =
       !choice.planned.empty() || choice.attention != nullptr || choice.feed_forward != nullptr;

@@ -32,9 +32,21 @@ struct q4_k;
 struct q5_k;
 struct q6_k;
 struct q8_k;
+struct iq1_m;
+struct iq1_s;
+struct iq2_s;
+struct iq2_xs;
+struct iq2_xxs;
+struct iq3_s;
+struct iq3_xxs;
 struct iq4_nl;
 struct iq4_xs;
 struct mxfp4;
+struct nvfp4;
+struct q1_0;
+struct q2_0;
+struct tq1_0;
+struct tq2_0;
 
 template <class F>
 class block_matrix_view;

@@ -13,7 +13,10 @@ using takes_formats = void (*)(subbyte::f32*, subbyte::f16*, subbyte::bf16*, sub
                                subbyte::q4_1*, subbyte::q5_0*, subbyte::q5_1*, subbyte::q8_0*,
                                subbyte::q8_1*, subbyte::q2_k*, subbyte::q3_k*, subbyte::q4_k*,
                                subbyte::q5_k*, subbyte::q6_k*, subbyte::q8_k*, subbyte::iq4_nl*,
-                               subbyte::iq4_xs*, subbyte::mxfp4*);
+                               subbyte::iq4_xs*, subbyte::mxfp4*, subbyte::nvfp4*, subbyte::q1_0*,
+                               subbyte::q2_0*, subbyte::tq1_0*, subbyte::tq2_0*, subbyte::iq1_m*,
+                               subbyte::iq1_s*, subbyte::iq2_s*, subbyte::iq2_xs*,
+                               subbyte::iq2_xxs*, subbyte::iq3_s*, subbyte::iq3_xxs*);
 static_assert(std::is_pointer_v<takes_formats>);
 
 using subbyte::arch::native;

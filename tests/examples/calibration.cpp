@@ -235,7 +235,10 @@ TEST_CASE(
         for (index_t r = 0; r < layer.rows; ++r) {
           error.add<>(layer.view()[r], made.decoded.view()[r]);
         }
-        CHECK(error.report().relative_rmse < 0.7);  // 2 bits give 0.4 to 0.63; zeros 1
+        // 2 bits and a scale for 16 or 32 weights give 0.4 to 0.63; fewer, or one for 64 weights
+        // and more, up to 0.8; zeros 1.
+        const bool coarse = !format.grouped() && 80 * format.block_bytes < 23 * format.block_size;
+        CHECK(error.report().relative_rmse < (coarse ? 1 : 0.7));
         if (!format.grouped()) {
           const auto bytes = format.quantize(m, task, false);
           CHECK(static_cast<index_t>(bytes.blocks.size()) == made.stored_bytes);

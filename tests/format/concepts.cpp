@@ -30,19 +30,22 @@ void check_runs() {
   for (std::size_t i = 0; i < w.size(); ++i) {
     importance.push_back(static_cast<float>(0.01 + test_support::uniform(generator)));
   }
+  const block_encoder<F, arch::native> encoder;
   for (const bool weighted : {false, true}) {
     const float* const v = weighted ? importance.data() : nullptr;
     for (std::size_t count = 0; count <= most; ++count) {
       std::vector<F> run(most + 1);
       std::memset(static_cast<void*>(run.data()), 0xA5, run.size() * sizeof(F));
       const F untouched = run.back();
-      encode_blocks<F, arch::native>(w.data(), v, 0.25F, static_cast<index_t>(count), run.data());
+      encoder(w.data(), v, 0.25F, static_cast<index_t>(count), run.data());
       for (std::size_t b = 0; b <= most; ++b) {
         INFO("block " << b << " of " << count << ", weighted " << weighted);
         const std::size_t at = b * F::block_size;
         if (b < count) {
           const float* const own = weighted ? v + at : nullptr;
-          REQUIRE(same_bytes(run[b], encode<F, arch::native>(w.data() + at, own, 0.25F)));
+          F one;
+          encoder(w.data() + at, own, 0.25F, 1, &one);
+          REQUIRE(same_bytes(run[b], one));
         } else {
           REQUIRE(same_bytes(run[b], untouched));
         }

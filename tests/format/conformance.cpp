@@ -15,25 +15,46 @@ namespace {
 
 using namespace subbyte;
 
-/// What the file format says. bits: of a code, 0 for the formats without codes.
+/// What the file format says. codes: how many a weight has, 0 for the formats without codes.
 struct fact {
   const char* name;
   int block_size;
   int bytes;
   int gguf_type;  // -1: no file stores weights in it
-  int bits;
+  int codes;
   double bits_per_weight;
 };
 constexpr fact facts[] = {
-    {"f32", 1, 4, 0, 0, 32},           {"f16", 1, 2, 1, 0, 16},
-    {"bf16", 1, 2, 30, 0, 16},         {"q4_0", 32, 18, 2, 4, 4.5},
-    {"q4_1", 32, 20, 3, 4, 5},         {"q5_0", 32, 22, 6, 5, 5.5},
-    {"q5_1", 32, 24, 7, 5, 6},         {"q8_0", 32, 34, 8, 8, 8.5},
-    {"q8_1", 32, 36, -1, 8, 9},        {"q2_k", 256, 84, 10, 2, 2.625},
-    {"q3_k", 256, 110, 11, 3, 3.4375}, {"q4_k", 256, 144, 12, 4, 4.5},
-    {"q5_k", 256, 176, 13, 5, 5.5},    {"q6_k", 256, 210, 14, 6, 6.5625},
-    {"q8_k", 256, 292, -1, 8, 9.125},  {"iq4_nl", 32, 18, 20, 4, 4.5},
-    {"iq4_xs", 256, 136, 23, 4, 4.25}, {"mxfp4", 32, 17, 39, 4, 4.25},
+    {"f32", 1, 4, 0, 0, 32},
+    {"f16", 1, 2, 1, 0, 16},
+    {"bf16", 1, 2, 30, 0, 16},
+    {"q4_0", 32, 18, 2, 16, 4.5},
+    {"q4_1", 32, 20, 3, 16, 5},
+    {"q5_0", 32, 22, 6, 32, 5.5},
+    {"q5_1", 32, 24, 7, 32, 6},
+    {"q8_0", 32, 34, 8, 256, 8.5},
+    {"q8_1", 32, 36, -1, 256, 9},
+    {"q2_k", 256, 84, 10, 4, 2.625},
+    {"q3_k", 256, 110, 11, 8, 3.4375},
+    {"q4_k", 256, 144, 12, 16, 4.5},
+    {"q5_k", 256, 176, 13, 32, 5.5},
+    {"q6_k", 256, 210, 14, 64, 6.5625},
+    {"q8_k", 256, 292, -1, 256, 9.125},
+    {"iq4_nl", 32, 18, 20, 16, 4.5},
+    {"iq4_xs", 256, 136, 23, 16, 4.25},
+    {"mxfp4", 32, 17, 39, 16, 4.25},
+    {"nvfp4", 64, 36, 40, 16, 4.5},
+    {"q1_0", 128, 18, 41, 2, 1.125},
+    {"q2_0", 64, 18, 42, 4, 2.25},
+    {"tq1_0", 256, 54, 34, 3, 1.6875},
+    {"tq2_0", 256, 66, 35, 4, 2.0625},
+    {"iq2_xxs", 256, 66, 16, 0, 2.0625},
+    {"iq2_xs", 256, 74, 17, 0, 2.3125},
+    {"iq2_s", 256, 82, 22, 0, 2.5625},
+    {"iq3_xxs", 256, 98, 18, 0, 3.0625},
+    {"iq3_s", 256, 110, 21, 0, 3.4375},
+    {"iq1_s", 256, 50, 19, 0, 1.5625},
+    {"iq1_m", 256, 56, 29, 0, 1.75},
 };
 
 template <class F>
@@ -47,7 +68,7 @@ const fact& fact_of() {
 
 template <class F>
 int code_count() {
-  return 1 << fact_of<F>().bits;
+  return fact_of<F>().codes;
 }
 
 template <class Body>
@@ -90,7 +111,10 @@ template <class F>
   const std::vector<float> w = weights<F>(seed);
   const std::vector<float> v = importance<F>(seed);
   const float energy = mean_square<arch::native>(w.data(), F::block_size);
-  return encode<F, arch::native>(w.data(), weighted ? v.data() : nullptr, energy);
+  static const block_encoder<F, arch::native> encoder;
+  F block;
+  encoder(w.data(), weighted ? v.data() : nullptr, energy, 1, &block);
+  return block;
 }
 
 template <class F>
@@ -207,9 +231,9 @@ TEST_CASE("sizes, bits per weight and type numbers are those of the file format"
     CHECK(F::block_size == expected.block_size);
     CHECK(block_bytes<F> == expected.bytes);
     CHECK(bits_per_weight<F> == expected.bits_per_weight);
-    CHECK(grid_format<F> == (expected.bits != 0));
-    CHECK(opaque_format<F> == (expected.bits == 0));
-    CHECK(reference_encodable<F>);
+    CHECK(grid_format<F> == (expected.codes != 0));
+    CHECK(opaque_format<F> == (expected.codes == 0));
+    CHECK((reference_encodable<F> || table_encodable<F>));
     CHECK(names.insert(F::name).second);
     if constexpr (gguf_format<F>) {
       CHECK(static_cast<int>(F::gguf_type) == expected.gguf_type);
@@ -344,7 +368,8 @@ TEST_CASE(
       const std::vector<float> w = test_support::normal_vector(F::block_size, 0.02, 9);
       const std::vector<float> v = importance<F>(9);
       const float energy = mean_square<arch::native>(w.data(), F::block_size);
-      const F block = encode<F, arch::native>(w.data(), weighted ? v.data() : nullptr, energy);
+      F block;
+      block_encoder<F, arch::native>()(w.data(), weighted ? v.data() : nullptr, energy, 1, &block);
       const std::vector<float> values = decoded(block);
       double largest = 0;
       double squares = 0;

@@ -41,7 +41,7 @@ TEST_CASE("visit_format finds every format by its name, whatever the case") {
 }
 
 TEST_CASE("visit_format finds no format for a name that is not one") {
-  for (const char* name : {"", "q4_", "q4_00", "q4_0 ", "q4-0", "q4_K_M", "iq2_xxs", "Q"}) {
+  for (const char* name : {"", "q4_", "q4_00", "q4_0 ", "q4-0", "q4_K_M", "iq2_k", "Q"}) {
     CHECK(visited(name) == "");
   }
   CHECK(visited(static_cast<const char*>(nullptr)) == "");
@@ -74,7 +74,19 @@ TEST_CASE("visit_format finds formats by GGUF type number, and partners not at a
   CHECK(visited(23U) == "iq4_xs ");
   CHECK(visited(std::uint32_t{30}) == "bf16 ");
   CHECK(visited(std::uint64_t{39}) == "mxfp4 ");
-  for (const int number : {16, 19, 21, 22, 24, 29, 31, 38, 40, 43, 1000}) {
+  CHECK(visited(34) == "tq1_0 ");
+  CHECK(visited(35) == "tq2_0 ");
+  CHECK(visited(40) == "nvfp4 ");
+  CHECK(visited(41) == "q1_0 ");
+  CHECK(visited(42) == "q2_0 ");
+  CHECK(visited(16) == "iq2_xxs ");
+  CHECK(visited(17) == "iq2_xs ");
+  CHECK(visited(18) == "iq3_xxs ");
+  CHECK(visited(19) == "iq1_s ");
+  CHECK(visited(21) == "iq3_s ");
+  CHECK(visited(22) == "iq2_s ");
+  CHECK(visited(29) == "iq1_m ");
+  for (const int number : {24, 28, 31, 33, 36, 38, 43, 1000}) {
     CHECK(visited(number) == "");
   }
 }

@@ -20,7 +20,10 @@ template <class F>
 [[gnu::noinline]] F encoded(const std::vector<float>& w, bool weighted) {
   const std::vector<float> ones(w.size(), 1.0F);
   const float energy = mean_square<arch::native>(w.data(), F::block_size);
-  return encode<F, arch::native>(w.data(), weighted ? ones.data() : nullptr, energy);
+  static const block_encoder<F, arch::native> encoder;
+  F block;
+  encoder(w.data(), weighted ? ones.data() : nullptr, energy, 1, &block);
+  return block;
 }
 
 template <class F>
@@ -50,6 +53,12 @@ std::string zero_block(bool weighted) {
   if (name == "iq4_xs") {
     bytes = std::string("\0\x80\xAA\xAA\0\0\0\0", 8) + std::string(128, '\x88');
   }
+  if (name == "q1_0") bytes = std::string(2, '\0') + std::string(16, '\xFF');
+  if (name == "q2_0") bytes = std::string(2, '\0') + std::string(16, '\x55');
+  if (name == "tq1_0") {
+    bytes = std::string(48, '\x80') + std::string(4, '\x7F') + std::string(2, '\0');
+  }
+  if (name == "tq2_0") bytes = std::string(64, '\x55') + std::string(2, '\0');
   return bytes;
 }
 
@@ -66,8 +75,8 @@ void for_each_encoder(Body&& body) {
 
 /// Formats with one fp16 scale whose codes come from the unrounded fp32 scale.
 template <class F>
-constexpr bool has_one_half_scale =
-    contains_v<type_list<q4_0, q4_1, q5_0, q5_1, q8_0, q8_1, iq4_nl, iq4_xs>, F>;
+constexpr bool has_one_half_scale = contains_v<
+    type_list<q4_0, q4_1, q5_0, q5_1, q8_0, q8_1, iq4_nl, iq4_xs, q1_0, q2_0, tq1_0, tq2_0>, F>;
 
 }  // namespace
 
@@ -98,13 +107,16 @@ TEST_CASE("q6_k takes a block for zero while every group's scale is below 1e-15"
 TEST_CASE("a constant block decodes to one value within an fp16 rounding of the constant") {
   for_each_encoder([](auto format, bool weighted) {
     using F = typename decltype(format)::type;
+    if constexpr (table_encodable<F>) return;  // no vector of theirs is constant
     for (const float constant : {1.0F, -0.37F, 3.0F, -1234.5F}) {
       // One fp16 scale times integers, or one fp16 minimum: 2^-11 relative while it is a normal
       // half, that is from about 0.25 on. bfloat16 has 2^-8.
-      // mxfp4 has two steps between 4 and 6 and saturates up to 8: a quarter.
-      const double bound = std::is_same_v<F, mxfp4>  ? 0.25
-                           : std::is_same_v<F, bf16> ? 0x1p-8
-                                                     : 0x1p-11 + 0x1p-20;
+      // mxfp4 has two steps between 4 and 6 and saturates up to 8: a quarter. nvfp4 rounds its
+      // scale to 4 significant bits and saturates above 448 * 6.
+      const double bound = std::is_same_v<F, mxfp4>   ? 0.25
+                           : std::is_same_v<F, nvfp4> ? 0x1p-4
+                           : std::is_same_v<F, bf16>  ? 0x1p-8
+                                                      : 0x1p-11 + 0x1p-20;
       const std::vector<float> values =
           decoded(encoded<F>(std::vector<float>(F::block_size, constant), weighted));
       INFO(constant << " became " << values[0]);
@@ -126,14 +138,22 @@ TEST_CASE("a single outlier keeps its value and its neighbours stay near zero") 
         INFO(outlier << " became " << at_outlier);
         // 5 is a midpoint of mxfp4's 4 and 6 and goes to 4. The others round a scale to fp16;
         // q3_k and q6_k round it to the grid's end too, one of 4 or 32 steps.
-        const double bound = std::is_same_v<F, mxfp4> ? 0.2 : 0x1p-10;
+        // nvfp4's scale of 5 / 6 rounds to 13 / 16.
+        const double bound = std::is_same_v<F, mxfp4>   ? 0.2
+                             : std::is_same_v<F, nvfp4> ? 0.026
+                             : std::is_same_v<F, q1_0>  ? 1
+                                                        : 0x1p-10;
         CHECK(std::fabs(at_outlier - outlier) <= bound * 5);
         // Zero is a code, up to the fp16 rounding of a minimum; iq4's nearest level is 1 of 113.
         const bool no_zero = std::is_same_v<F, iq4_nl> || std::is_same_v<F, iq4_xs>;
         for (int i = 0; i < F::block_size; ++i) {
           if (i == F::block_size / 2 + 3) continue;
           const double rest = std::fabs(values[static_cast<std::size_t>(i)]);
-          if (rest > 5 * (no_zero ? 1.01 / 113 : 0x1p-10)) FAIL("weight " << i << ": " << rest);
+          // q1_0 has the mean magnitude and no zero.
+          const double near_zero = std::is_same_v<F, q1_0> ? 1.01 / 128
+                                   : no_zero               ? 1.01 / 113
+                                                           : 0x1p-10;
+          if (rest > 5 * near_zero) FAIL("weight " << i << ": " << rest);
         }
       }
     }

@@ -93,6 +93,14 @@ concept reference_encodable = block_storage<F> && requires(const float* x, float
   noexcept->std::same_as<F>;
 };
 
+/// A format whose normative encoder searches in tables: a default-constructed `encoder<Arch>` holds
+/// them and makes blocks, encoder(w, importance, row_mean_square), from any threads. Constructing
+/// one takes milliseconds and may throw out_of_memory.
+template <class F>
+concept table_encodable = block_storage<F> && requires {
+  typename F::template encoder<arch::scalar>;
+};
+
 /// A format that files name by a GGUF tensor type id.
 template <class F>
 concept gguf_format = block_format<F> && requires {
@@ -128,8 +136,8 @@ struct portable_decode {
 
 /// One block from block_size floats: the format's encode_ref, else nearest codes to fitted params.
 template <block_format F, class Arch>
-[[nodiscard]] SUBBYTE_INLINE F encode(const float* weights, const float* importance,
-                                      float row_mean_square) noexcept {
+requires(!table_encodable<F>) [[nodiscard]] SUBBYTE_INLINE F
+    encode(const float* weights, const float* importance, float row_mean_square) noexcept {
   if constexpr (reference_encodable<F>) {
     return F::template encode_ref<Arch>(weights, importance, row_mean_square);
   } else {
@@ -148,8 +156,9 @@ template <block_format F, class Arch>
 ///
 /// Shapes    weights [count * block_size]; importance the same or null; out [count].
 template <block_format F, class Arch>
-SUBBYTE_INLINE void encode_blocks(const float* weights, const float* importance,
-                                  float row_mean_square, index_t count, F* out) noexcept {
+requires(!table_encodable<F>) SUBBYTE_INLINE
+    void encode_blocks(const float* weights, const float* importance, float row_mean_square,
+                       index_t count, F* out) noexcept {
   index_t step = 1;
   if constexpr (requires { F::encode_ref_batch; }) step = F::encode_ref_batch;
   for (index_t b = 0; b < count; b += step) {
@@ -163,6 +172,35 @@ SUBBYTE_INLINE void encode_blocks(const float* weights, const float* importance,
     }
   }
 }
+
+/// Makes blocks of any format, one after the other, as its normative encoder does.
+///
+/// Cost    constructing one: nothing, or the tables of a table_encodable format.
+/// Throws  the constructor out_of_memory.
+template <class F, class Arch>
+class block_encoder {
+ public:
+  /// Shapes  weights [count * block_size]; importance the same or null; out [count].
+  SUBBYTE_INLINE void operator()(const float* weights, const float* importance,
+                                 float row_mean_square, index_t count, F* out) const noexcept {
+    encode_blocks<F, Arch>(weights, importance, row_mean_square, count, out);
+  }
+};
+template <table_encodable F, class Arch>
+class block_encoder<F, Arch> {
+ public:
+  SUBBYTE_INLINE void operator()(const float* weights, const float* importance,
+                                 float row_mean_square, index_t count, F* out) const noexcept {
+    for (index_t b = 0; b < count; ++b) {
+      const index_t at = b * F::block_size;
+      out[b] = encoder_(weights + at, importance != nullptr ? importance + at : nullptr,
+                        row_mean_square);
+    }
+  }
+
+ private:
+  typename F::template encoder<Arch> encoder_;
+};
 
 /// The code whose value is nearest to `v`, given a guess at most one away from it; for grids whose
 /// values are monotone in the code. Ties go to the lowest code, also between equal values.

@@ -9,9 +9,19 @@
 #include "subbyte/format/bf16.hpp"
 #include "subbyte/format/f16.hpp"
 #include "subbyte/format/f32.hpp"
+#include "subbyte/format/iq1_m.hpp"
+#include "subbyte/format/iq1_s.hpp"
+#include "subbyte/format/iq2_s.hpp"
+#include "subbyte/format/iq2_xs.hpp"
+#include "subbyte/format/iq2_xxs.hpp"
+#include "subbyte/format/iq3_s.hpp"
+#include "subbyte/format/iq3_xxs.hpp"
 #include "subbyte/format/iq4_nl.hpp"
 #include "subbyte/format/iq4_xs.hpp"
 #include "subbyte/format/mxfp4.hpp"
+#include "subbyte/format/nvfp4.hpp"
+#include "subbyte/format/q1_0.hpp"
+#include "subbyte/format/q2_0.hpp"
 #include "subbyte/format/q2_k.hpp"
 #include "subbyte/format/q3_k.hpp"
 #include "subbyte/format/q4_0.hpp"
@@ -24,6 +34,8 @@
 #include "subbyte/format/q8_0.hpp"
 #include "subbyte/format/q8_1.hpp"
 #include "subbyte/format/q8_k.hpp"
+#include "subbyte/format/tq1_0.hpp"
+#include "subbyte/format/tq2_0.hpp"
 
 namespace subbyte {
 inline namespace SUBBYTE_ABI {
@@ -32,7 +44,8 @@ inline namespace SUBBYTE_ABI {
 ///
 /// q8_1 and q8_k are here as partners: activations are quantized to them. They have no gguf_type.
 using all_formats = type_list<f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q8_1, q2_k, q3_k, q4_k,
-                              q5_k, q6_k, q8_k, iq4_nl, iq4_xs, mxfp4>;
+                              q5_k, q6_k, q8_k, iq4_nl, iq4_xs, mxfp4, nvfp4, q1_0, q2_0, tq1_0,
+                              tq2_0, iq2_xxs, iq2_xs, iq2_s, iq3_xxs, iq3_s, iq1_s, iq1_m>;
 
 /// Whether two names are equal but for the case of ASCII letters; null equals nothing.
 [[nodiscard]] SUBBYTE_INLINE constexpr bool same_format_name(const char* a,

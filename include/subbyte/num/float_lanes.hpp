@@ -88,6 +88,12 @@ struct int_lanes {
     for (int k = 0; k < registers; ++k) v.part[k] = a.part[k] - b.part[k];
     return v;
   }
+  /// Toward minus infinity.
+  SUBBYTE_INLINE friend int_lanes operator>>(const int_lanes& a, int bits) noexcept {
+    int_lanes v;
+    for (int k = 0; k < registers; ++k) v.part[k] = a.part[k] >> bits;
+    return v;
+  }
   /// For lanes of 0 and -1.
   SUBBYTE_INLINE friend int_lanes operator!(const int_lanes& a) noexcept {
     int_lanes v;
@@ -98,6 +104,16 @@ struct int_lanes {
     int_lanes v;
     for (int k = 0; k < registers; ++k) v.part[k] = a.part[k] & b.part[k];
     return v;
+  }
+  /// Whether a lane is not 0.
+  [[nodiscard]] SUBBYTE_INLINE friend bool any(const int_lanes& a) noexcept {
+    native merged = a.part[0];
+    for (int k = 1; k < registers; ++k) merged = merged | a.part[k];
+    std::int32_t values[width];
+    __builtin_memcpy(values, &merged, sizeof merged);
+    std::int32_t bits = 0;
+    for (int i = 0; i < width; ++i) bits |= values[i];
+    return bits != 0;
   }
 };
 

@@ -23,14 +23,16 @@ struct reference {
   non_finite on_non_finite = non_finite::reject;
 
   /// Shapes    w [n, k]; target [n, k].
-  /// Cost      one pass per row, parallel over rows; stack only.
+  /// Cost      one pass per row, parallel over rows; stack only, and for formats that search in
+  ///           tables those, which are made once per call.
   /// Throws    bad_shape when importance is neither empty nor [k]; non_finite when it holds a
   ///           negative, NaN or Inf.
   template <block_format F, class Arch>
   policy_report apply(weights_view w, block_matrix<F, Arch>& target, executor_ref ex) const {
     check_importance<Arch>(w.extent(1));
+    const block_encoder<F, Arch> encoder;
     ex.for_range(w.extent(0), 8, [&](index_t begin, index_t end) noexcept {
-      for (index_t r = begin; r < end; ++r) encode_row<F, Arch>(w[r], target.row(r));
+      for (index_t r = begin; r < end; ++r) encode_row<F, Arch>(encoder, w[r], target.row(r));
     });
     return {};
   }
@@ -55,7 +57,8 @@ struct reference {
   }
 
   template <class F, class Arch>
-  void encode_row(tensor_view<const float, 1, strided> row, F* out) const noexcept {
+  void encode_row(const block_encoder<F, Arch>& encoder, tensor_view<const float, 1, strided> row,
+                  F* out) const noexcept {
     const index_t cols = row.extent(0);
     const bool weighted = importance.size() != 0;
     float row_mean_square = 0;
@@ -70,8 +73,7 @@ struct reference {
     index_t done = 0;
     if (row.stride(0) == 1 && on_non_finite == non_finite::reject) {
       const index_t whole = cols / block;
-      encode_blocks<F, Arch>(row.data(), weighted ? importance.data() : nullptr, row_mean_square,
-                             whole, out);
+      encoder(row.data(), weighted ? importance.data() : nullptr, row_mean_square, whole, out);
       done = whole * block;
     }
     // The rest in pieces, with zeros beyond the end of the row.
@@ -85,8 +87,7 @@ struct reference {
         w[i] = inside ? finite(row[done + i]) : 0.0F;
         weight[i] = inside && weighted ? importance[done + i] : 0.0F;
       }
-      encode_blocks<F, Arch>(w, weighted ? weight : nullptr, row_mean_square, count,
-                             out + done / block);
+      encoder(w, weighted ? weight : nullptr, row_mean_square, count, out + done / block);
     }
   }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Draws what compare_methods measured with gnuplot: KL divergence over bits per weight, one line per
-method, and KL divergence over the number of calibration windows where several were measured.
+"""Draws what compare_methods measured with gnuplot: KL divergence over bits per weight, one line
+per method, and KL divergence over the number of calibration windows where several were measured.
 
 usage: plot_methods.py FOLDER RESULTS.json...
 """
@@ -28,14 +28,14 @@ def draw(path, title, axes, series, log_x):
     ticks = ", ".join(f"{digit}e{power}" for power in range(-6, 2) for digit in (1, 2, 3, 5))
     script += [f"set title '{title}' noenhanced", f"set xlabel '{axes[0]}'",
                f"set ylabel '{axes[1]}'", f"set yrange [{low / 1.3}:{high * 1.3}]",
-               "set logscale y", "set format y '%g'", f"set ytics ({ticks})", "set grid lc rgb '#dddddd'",
-               "set key outside right noenhanced"]
+               "set logscale y", "set format y '%g'", f"set ytics ({ticks})",
+               "set grid lc rgb '#dddddd'", "set key outside right noenhanced"]
     if log_x:
         script += ["set logscale x 2", f"set xrange [{left / 1.3}:{right * 1.3}]"]
     else:
         script += [f"set xrange [{left - margin}:{right + margin}]"]
-    lines = [f"$s{n} using 1:2:3 with yerrorlines lc rgb '{COLORS[n % len(COLORS)]}' pt {5 + n % 6} "
-             f"title '{label}'" for n, label in enumerate(series)]
+    lines = [f"$s{n} using 1:2:3 with yerrorlines lc rgb '{COLORS[n % len(COLORS)]}' "
+             f"pt {5 + n % 6} title '{label}'" for n, label in enumerate(series)]
     for terminal in ("svg", "png"):
         script += [f"set terminal {terminal} size {WIDTH},{HEIGHT} background rgb 'white'",
                    f"set output '{path}.{terminal}'", "plot " + ", ".join(lines)]
@@ -67,7 +67,8 @@ def main():
                 name = f"{c['method']} {c['format']}" + (f" g{c['group']}" if c["group"] else "")
                 over_windows.setdefault(name, []).append((windows, *kl))
         draw(f"{folder}/methods_{text}", f"What each method makes of the same bits ({text})",
-             ("bits per weight of the quantized matrices", "KL divergence from F16, nats per token"),
+             ("bits per weight of the quantized matrices",
+              "KL divergence from F16, nats per token"),
              over_bits, False)
         over_windows = {n: points for n, points in over_windows.items() if len(points) > 1}
         if over_windows:

@@ -31,7 +31,8 @@ BUDGETS = [("core/", 0.5), ("num/", 0.5), ("tensor/tensor_view.hpp", 0.6), ("for
 def compile_seconds(compiler, source, flags):
     """User and system time of one compilation. The only child at that moment is the compiler."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = [compiler, "-std=c++20", *flags, f"-I{INCLUDE}", "-isystem", EIGEN, "-c", source, "-o", "/dev/null"]
+    command = [compiler, "-std=c++20", *flags, f"-I{INCLUDE}", "-isystem", EIGEN]
+    command += ["-c", source, "-o", "/dev/null"]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
         sys.exit(f"{' '.join(command)}\n{result.stderr}")
@@ -78,9 +79,9 @@ def main():
             mark = "  OVER" if median > budget else ""
             print(f"{name:32} {median:7.2f} s  budget {budget:4.1f} s{mark}", flush=True)
     if args.json:
-        version = subprocess.run([args.compiler, "--version"], capture_output=True, text=True).stdout
-        args.json.write_text(json.dumps({"compiler": version.splitlines()[0], "units": results},
-                                        indent=1) + "\n")
+        version = subprocess.run([args.compiler, "--version"], capture_output=True, text=True)
+        record = {"compiler": version.stdout.splitlines()[0], "units": results}
+        args.json.write_text(json.dumps(record, indent=1) + "\n")
     if over:
         sys.exit("over the compile-time budget: " + ", ".join(over))
 

@@ -258,6 +258,15 @@ void clip_errors(grid_rule rule, const float* values, const float* weights, inde
   }
 }
 
+/// How a candidate is quantized, for a search that is compiled once for all formats and policies.
+struct awq_trial {
+  void* self;
+  void (*quantize)(void* self, matrix_view<const float> w, vector_view<const float> scale,
+                   executor_ref ex);
+  void (*decode)(void* self, index_t row, index_t cols, float* out) noexcept;
+};
+
+/// awq_trial's functions for one format and policy. One candidate is in memory at a time.
 template <class F, class Policy, class Arch>
 struct awq_trial_of {
   const Policy& policy;
@@ -267,6 +276,7 @@ struct awq_trial_of {
   static void quantize(void* self, matrix_view<const float> w, vector_view<const float> scale,
                        executor_ref ex) {
     awq_trial_of& trial = *static_cast<awq_trial_of*>(self);
+    trial.target.reset();
     trial.target.emplace(matrix_for<F, Arch>(w.extent(0), w.extent(1), trial.shape));
     const auto& chosen = policy_for(trial.policy, scale);
     (void)chosen.apply(w, *trial.target, ex);
@@ -274,14 +284,6 @@ struct awq_trial_of {
   static void decode(void* self, index_t row, index_t cols, float* out) noexcept {
     static_cast<awq_trial_of*>(self)->target->view().template decode_row<Arch>(row, 0, cols, out);
   }
-};
-
-/// How a candidate is quantized, for a search that is compiled once for all formats and policies.
-struct awq_trial {
-  void* self;
-  void (*quantize)(void* self, matrix_view<const float> w, vector_view<const float> scale,
-                   executor_ref ex);
-  void (*decode)(void* self, index_t row, index_t cols, float* out) noexcept;
 };
 
 template <class Arch>

@@ -109,17 +109,22 @@ void unpack_stream(const std::uint8_t* in, index_t n, std::uint8_t* codes) noexc
   }
 }
 
-/// Every row one bit stream along k, filled with zeros to a multiple of Unit bytes.
-template <int Bits, index_t Unit>
-struct row_streams {
+/// What layouts of matrices of any shape have in common.
+template <int Bits, index_t SharedRows>
+struct any_shape {
   static_assert(Bits >= 1 && Bits <= 8);
   static constexpr const char* requirement = "nothing";
   static constexpr int code_bits = Bits;
-  static constexpr index_t shared_rows = 1;
+  static constexpr index_t shared_rows = SharedRows;
 
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr bool accepts(const matrix_shape&) noexcept {
     return true;
   }
+};
+
+/// Every row one bit stream along k, filled with zeros to a multiple of Unit bytes.
+template <int Bits, index_t Unit>
+struct row_streams : any_shape<Bits, 1> {
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr index_t bytes(const matrix_shape& s) noexcept {
     return s.rows * row_bytes(s);
   }

@@ -35,16 +35,9 @@ struct compressed_tensors : detail::row_streams<Bits, 4> {
 ///
 /// Source    compressed-tensors 0.13, pack_to_int32.
 template <int Bits>
-struct compressed_tensors_padded {
-  static_assert(Bits >= 1 && Bits <= 8);
+struct compressed_tensors_padded : detail::any_shape<Bits, 1> {
   static constexpr const char* name = "compressed_tensors_padded";
-  static constexpr const char* requirement = "nothing";
-  static constexpr int code_bits = Bits;
-  static constexpr index_t shared_rows = 1;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr bool accepts(const matrix_shape&) noexcept {
-    return true;
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr index_t bytes(const matrix_shape& s) noexcept {
     return s.rows * row_words(s) * 4;
   }
@@ -101,16 +94,9 @@ struct compressed_tensors_padded {
 ///
 /// Source    compressed-tensors 0.17 and later, pack_to_int32 with packed_dim 0.
 template <int Bits>
-struct compressed_tensors_zeros {
-  static_assert(Bits >= 1 && Bits <= 8);
+struct compressed_tensors_zeros : detail::any_shape<Bits, 32> {
   static constexpr const char* name = "compressed_tensors_zeros";
-  static constexpr const char* requirement = "nothing";
-  static constexpr int code_bits = Bits;
-  static constexpr index_t shared_rows = 32;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr bool accepts(const matrix_shape&) noexcept {
-    return true;
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr index_t bytes(const matrix_shape& s) noexcept {
     return ceil_div(s.rows * Bits, 32) * s.cols * 4;
   }
@@ -126,24 +112,20 @@ struct compressed_tensors_zeros {
 ///
 /// Source    compressed-tensors 0.13, pack_to_int32 with packed_dim 0.
 template <int Bits>
-struct compressed_tensors_padded_zeros {
-  static_assert(Bits >= 1 && Bits <= 8);
+struct compressed_tensors_padded_zeros : detail::any_shape<Bits, 32 / Bits> {
   static constexpr const char* name = "compressed_tensors_padded_zeros";
-  static constexpr const char* requirement = "nothing";
-  static constexpr int code_bits = Bits;
-  static constexpr index_t shared_rows = 32 / Bits;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr bool accepts(const matrix_shape&) noexcept {
-    return true;
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr index_t bytes(const matrix_shape& s) noexcept {
-    return ceil_div(s.rows, shared_rows) * s.cols * 4;
+    return ceil_div(s.rows, zeros_per_word) * s.cols * 4;
   }
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr index_t bit_offset(const matrix_shape& s,
                                                                       index_t r, index_t g,
                                                                       int bit) noexcept {
-    return detail::word_bit(s.cols, r / shared_rows, g, r % shared_rows * Bits + bit);
+    return detail::word_bit(s.cols, r / zeros_per_word, g, r % zeros_per_word * Bits + bit);
   }
+
+ private:
+  static constexpr index_t zeros_per_word = 32 / Bits;
 };
 
 }  // namespace SUBBYTE_ABI

@@ -87,6 +87,13 @@
 #endif
 #define SUBBYTE_HD_INLINE SUBBYTE_HD SUBBYTE_INLINE
 
+/// Whether this pass of the compiler is for a device.
+#if defined(__CUDA_ARCH__)
+#define SUBBYTE_ON_DEVICE 1
+#else
+#define SUBBYTE_ON_DEVICE 0
+#endif
+
 namespace subbyte {
 inline namespace SUBBYTE_ABI {
 

@@ -5,6 +5,7 @@
 #include <concepts>
 
 #include "subbyte/core/bits.hpp"
+#include "subbyte/core/constant_table.hpp"
 #include "subbyte/num/minifloat.hpp"
 
 namespace subbyte {
@@ -26,6 +27,59 @@ concept codebook = requires(int code, float x) {
   noexcept->std::same_as<int>;
 };
 
+namespace detail {
+
+struct iq4_levels {
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr constant_array<std::int8_t, 16>
+  values() noexcept {
+    return {{-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113}};
+  }
+};
+
+struct iq4_midpoints {
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr constant_array<float, 15> values() noexcept {
+    return {{-115.5F, -93.5F, -74.0F, -57.0F, -42.0F, -28.5F, -16.0F, -4.5F, 7.0F, 19.0F, 31.5F,
+             45.5F, 61.0F, 79.0F, 101.0F}};
+  }
+};
+
+struct fp4_values {
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr constant_array<float, 16> values() noexcept {
+    constant_array<float, 16> all{};
+    for (int code = 0; code < 16; ++code) {
+      all.at[code] = e2m1::from_bits(static_cast<std::uint8_t>(code)).to_float();
+    }
+    return all;
+  }
+};
+
+struct fp4_midpoints {
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr constant_array<float, 7> values() noexcept {
+    return {{0.25F, 0.75F, 1.25F, 1.75F, 2.5F, 3.5F, 5.0F}};
+  }
+};
+
+struct nf4_levels {
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr constant_array<float, 16> values() noexcept {
+    return {{-1.0F, -0.6961928009986877F, -0.5250730514526367F, -0.39491748809814453F,
+             -0.28444138169288635F, -0.18477343022823334F, -0.09105003625154495F, 0.0F,
+             0.07958029955625534F, 0.16093020141124725F, 0.24611230194568634F, 0.33791524171829224F,
+             0.44070982933044434F, 0.5626170039176941F, 0.7229568362236023F, 1.0F}};
+  }
+};
+
+struct nf4_midpoints {
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr constant_array<float, 15> values() noexcept {
+    return {{-0.8480964004993439F, -0.6106329262256622F, -0.4599952697753906F,
+             -0.33967943489551544F, -0.23460740596055984F, -0.13791173323988914F,
+             -0.045525018125772476F, 0.03979014977812767F, 0.1202552504837513F, 0.2035212516784668F,
+             0.2920137718319893F, 0.3893125355243683F, 0.5016634166240692F, 0.6427869200706482F,
+             0.8614784181118011F}};
+  }
+};
+
+}  // namespace detail
+
 /// The 16 non-uniform levels of the IQ4 formats, ascending, dense around zero.
 ///
 /// Source   ggml src/ggml-common.h, kvalues_iq4nl.
@@ -34,9 +88,7 @@ struct iq4 {
   static constexpr int bits = 4;
 
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int level(int code) noexcept {
-    constexpr std::int8_t levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
-                                        1,    13,   25,  38,  53,  69,  89,  113};
-    return levels[code & 15];
+    return look_up<detail::iq4_levels>(code & 15);
   }
 
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr float value(int code) noexcept {
@@ -48,9 +100,7 @@ struct iq4 {
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr float upper_bound(int code) noexcept {
     // Midpoints of neighbours. All differences near a midpoint are exact in fp32, so comparing with
     // it is comparing distances.
-    constexpr float midpoints[15] = {-115.5F, -93.5F, -74.0F, -57.0F, -42.0F, -28.5F, -16.0F, -4.5F,
-                                     7.0F,    19.0F,  31.5F,  45.5F,  61.0F,  79.0F,  101.0F};
-    return midpoints[code];
+    return look_up<detail::iq4_midpoints>(code);
   }
 
   /// Ties go to the upper code, as in the reference encoders. NaN gives 15.
@@ -74,13 +124,12 @@ struct fp4_e2m1 {
   static constexpr int bits = 4;
 
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr float value(int code) noexcept {
-    return e2m1::from_bits(static_cast<std::uint8_t>(code & 15)).to_float();
+    return look_up<detail::fp4_values>(code & 15);
   }
 
   /// Magnitudes up to this, and above upper_bound(code - 1), are nearest to `code`; code in [0, 6].
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr float upper_bound(int code) noexcept {
-    constexpr float midpoints[7] = {0.25F, 0.75F, 1.25F, 1.75F, 2.5F, 3.5F, 5.0F};
-    return midpoints[code];
+    return look_up<detail::fp4_midpoints>(code);
   }
 
   /// Ties go to the lower code, that is toward zero; results of zero are code 0, never 8.
@@ -105,33 +154,12 @@ struct nf4 {
   static constexpr int bits = 4;
 
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr float value(int code) noexcept {
-    constexpr float levels[16] = {-1.0F,
-                                  -0.6961928009986877F,
-                                  -0.5250730514526367F,
-                                  -0.39491748809814453F,
-                                  -0.28444138169288635F,
-                                  -0.18477343022823334F,
-                                  -0.09105003625154495F,
-                                  0.0F,
-                                  0.07958029955625534F,
-                                  0.16093020141124725F,
-                                  0.24611230194568634F,
-                                  0.33791524171829224F,
-                                  0.44070982933044434F,
-                                  0.5626170039176941F,
-                                  0.7229568362236023F,
-                                  1.0F};
-    return levels[code & 15];
+    return look_up<detail::nf4_levels>(code & 15);
   }
 
   /// What lies above this is nearer to code + 1; code in [0, 14]. Midpoints rounded to float.
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr float upper_bound(int code) noexcept {
-    constexpr float midpoints[15] = {
-        -0.8480964004993439F,  -0.6106329262256622F,  -0.4599952697753906F,   -0.33967943489551544F,
-        -0.23460740596055984F, -0.13791173323988914F, -0.045525018125772476F, 0.03979014977812767F,
-        0.1202552504837513F,   0.2035212516784668F,   0.2920137718319893F,    0.3893125355243683F,
-        0.5016634166240692F,   0.6427869200706482F,   0.8614784181118011F};
-    return midpoints[code];
+    return look_up<detail::nf4_midpoints>(code);
   }
 
   /// Ties go to the lower code. NaN gives 0.

@@ -41,8 +41,9 @@ struct iq1_m {
       const int high = b.points_packed[p / 2] >> (4 * (p % 2));
       const float shift = (high & 8) != 0 ? -0.125F : 0.125F;
       const int index = b.indices[p] | (high & 7) << 8;
+      const auto point = elements_of<iq1_codebook>(index);
       for (int j = 0; j < 8; ++j) {
-        out[8 * p + j] = d * (element_of<iq1_codebook>(index, j) + shift);
+        out[8 * p + j] = d * (static_cast<float>(point.at[j]) + shift);
       }
     }
   }

@@ -36,8 +36,9 @@ struct iq1_s {
       const float d = b.scale.to_float() * static_cast<float>(2 * (group >> 12 & 7U) + 1);
       const float shift = (group & 0x8000U) != 0 ? -0.125F : 0.125F;
       const auto index = static_cast<int>(b.indices[p] | (group >> (3 * (p % 4)) & 7U) << 8);
+      const auto point = elements_of<iq1_codebook>(index);
       for (int j = 0; j < 8; ++j) {
-        out[8 * p + j] = d * (element_of<iq1_codebook>(index, j) + shift);
+        out[8 * p + j] = d * (static_cast<float>(point.at[j]) + shift);
       }
     }
   }

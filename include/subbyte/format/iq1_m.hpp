@@ -34,16 +34,16 @@ struct iq1_m {
 
   SUBBYTE_HD_INLINE static constexpr void decode(const iq1_m& b, float* __restrict out) noexcept {
     const float scale = scale_of(b).to_float();
-    for (int p = 0; p < 32; ++p) {
-      const int group = p / 2;
-      const unsigned level = scale_word(b, group / 4) >> (3 * (group % 4)) & 7U;
+    for (int g = 0; g < 16; ++g) {
+      const unsigned level = scale_word(b, g / 4) >> (3 * (g % 4)) & 7U;
       const float d = scale * static_cast<float>(2 * level + 1);
-      const int high = b.points_packed[p / 2] >> (4 * (p % 2));
-      const float shift = (high & 8) != 0 ? -0.125F : 0.125F;
-      const int index = b.indices[p] | (high & 7) << 8;
-      const auto point = elements_of<iq1_codebook>(index);
-      for (int j = 0; j < 8; ++j) {
-        out[8 * p + j] = d * (static_cast<float>(point.at[j]) + shift);
+      for (int p = 2 * g; p < 2 * g + 2; ++p) {
+        const int high = b.points_packed[g] >> (4 * (p % 2));
+        const float shift = (high & 8) != 0 ? -0.125F : 0.125F;
+        const auto point = elements_of<iq1_codebook>(b.indices[p] | (high & 7) << 8);
+        for (int j = 0; j < 8; ++j) {
+          out[8 * p + j] = d * (static_cast<float>(point.at[j]) + shift);
+        }
       }
     }
   }

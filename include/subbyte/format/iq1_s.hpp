@@ -31,14 +31,17 @@ struct iq1_s {
   std::uint16_t groups_packed[8];
 
   SUBBYTE_HD_INLINE static constexpr void decode(const iq1_s& b, float* __restrict out) noexcept {
-    for (int p = 0; p < 32; ++p) {
-      const unsigned group = b.groups_packed[p / 4];
-      const float d = b.scale.to_float() * static_cast<float>(2 * (group >> 12 & 7U) + 1);
+    const float scale = b.scale.to_float();
+    for (int g = 0; g < 8; ++g) {
+      const unsigned group = b.groups_packed[g];
+      const float d = scale * static_cast<float>(2 * (group >> 12 & 7U) + 1);
       const float shift = (group & 0x8000U) != 0 ? -0.125F : 0.125F;
-      const auto index = static_cast<int>(b.indices[p] | (group >> (3 * (p % 4)) & 7U) << 8);
-      const auto point = elements_of<iq1_codebook>(index);
-      for (int j = 0; j < 8; ++j) {
-        out[8 * p + j] = d * (static_cast<float>(point.at[j]) + shift);
+      for (int p = 0; p < 4; ++p) {
+        const auto index = static_cast<int>(b.indices[4 * g + p] | (group >> (3 * p) & 7U) << 8);
+        const auto point = elements_of<iq1_codebook>(index);
+        for (int j = 0; j < 8; ++j) {
+          out[32 * g + 8 * p + j] = d * (static_cast<float>(point.at[j]) + shift);
+        }
       }
     }
   }

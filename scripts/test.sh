@@ -19,7 +19,8 @@
 # compile_time      g++ -O0           none           the budget of every header
 # tidy              clang-tidy 14     none           the umbrellas
 #
-# At night: every test optimized, under both sanitizers, with both clangs, with AVX-512 and on aarch64;
+# By day products are tested with eleven formats, one of each kind of decoding. At night: products of
+# all, every test optimized, under both sanitizers, with both clangs, with AVX-512 and on aarch64;
 # FetchContent, vcpkg and Conan; two units with other flags in one program; fuzzing.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "subbyte/format/concepts.hpp"
+#include "subbyte/format/magnitude_best.hpp"
 #include "subbyte/format/magnitude_search.hpp"
 #include "subbyte/format/vector_codebook.hpp"
 #include "subbyte/fwd.hpp"
@@ -47,6 +48,7 @@ struct iq2_s {
     using codebook = iq2_s_codebook;
     static constexpr int shells = 1;
     static constexpr int group_size = 16;
+    static constexpr float unit = 0.125F;
     static constexpr bool even_signs = false;
     static constexpr float zero_below = 1e-8F;
     static constexpr float energy_factor = 2;
@@ -67,8 +69,24 @@ struct iq2_s {
   template <class Arch = arch::native>
   class encoder {
    public:
-    [[nodiscard]] iq2_s operator()(const float* w, const float* importance, float) const noexcept {
+    [[nodiscard]] iq2_s operator()(const float* w, const float* importance,
+                                     float) const noexcept {
+      return packed(search_(w, importance));
+    }
+
+    /// The least squared error that a search finds, weighted by importance or not; never above that
+    /// of operator()'s block. Effort 1, 2 or 3: see magnitude_best.
+    [[nodiscard]] iq2_s best(const float* w, const float* importance, float,
+                               int effort) const noexcept {
       const auto found = search_(w, importance);
+      const iq2_s normative = packed(found);
+      const octet_block least = best_(w, importance, found, effort);
+      if (least.scale.bits == 0) return normative;
+      return better_block<Arch>(normative, packed(least), w, importance);
+    }
+
+   private:
+    [[nodiscard]] static iq2_s packed(const magnitude_block<rule>& found) noexcept {
       iq2_s b{half::nearest(found.scale * 0.9875F), {}, {}, {}, {}};
       for (int p = 0; p < 32; ++p) {
         const auto& group = found.group_at[p / 2];
@@ -85,8 +103,22 @@ struct iq2_s {
       return b;
     }
 
-   private:
+    [[nodiscard]] static iq2_s packed(const octet_block& found) noexcept {
+      iq2_s b{found.scale, {}, {}, {}, {}};
+      for (int p = 0; p < 32; ++p) {
+        b.indices[p] = static_cast<std::uint8_t>(found.points[p] & 255);
+        b.signs[p] = found.signs[p];
+        const int high = found.points[p] >> 8 << (2 * (p % 4));
+        b.indices_high[p / 4] = static_cast<std::uint8_t>(b.indices_high[p / 4] | high);
+      }
+      for (int g = 0; g < 16; g += 2) {
+        b.scales[g / 2] = static_cast<std::uint8_t>(found.level[g] | found.level[g + 1] << 4);
+      }
+      return b;
+    }
+
     magnitude_search<rule, Arch> search_;
+    magnitude_best<rule, Arch> best_;
   };
 };
 static_assert(sizeof(iq2_s) == 82 && opaque_format<iq2_s>);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "subbyte/format/concepts.hpp"
+#include "subbyte/format/magnitude_best.hpp"
 #include "subbyte/format/magnitude_search.hpp"
 #include "subbyte/format/vector_codebook.hpp"
 #include "subbyte/fwd.hpp"
@@ -47,6 +48,7 @@ struct iq2_xxs {
     using codebook = iq2_xxs_codebook;
     static constexpr int shells = 2;
     static constexpr int group_size = 32;
+    static constexpr float unit = 0.125F;
     static constexpr bool even_signs = true;
     static constexpr float zero_below = zero_group_magnitude;
     static constexpr float energy_factor = 1;
@@ -69,7 +71,22 @@ struct iq2_xxs {
    public:
     [[nodiscard]] iq2_xxs operator()(const float* w, const float* importance,
                                      float) const noexcept {
+      return packed(search_(w, importance));
+    }
+
+    /// The least squared error that a search finds, weighted by importance or not; never above that
+    /// of operator()'s block. Effort 1, 2 or 3: see magnitude_best.
+    [[nodiscard]] iq2_xxs best(const float* w, const float* importance, float,
+                               int effort) const noexcept {
       const auto found = search_(w, importance);
+      const iq2_xxs normative = packed(found);
+      const octet_block least = best_(w, importance, found, effort);
+      if (least.scale.bits == 0) return normative;
+      return better_block<Arch>(normative, packed(least), w, importance);
+    }
+
+   private:
+    [[nodiscard]] static iq2_xxs packed(const magnitude_block<rule>& found) noexcept {
       iq2_xxs b{half::nearest(found.scale), {}};
       if (found.scale == 0) return b;
       for (int g = 0; g < 8; ++g) {
@@ -84,8 +101,24 @@ struct iq2_xxs {
       return b;
     }
 
-   private:
+    [[nodiscard]] static iq2_xxs packed(const octet_block& found) noexcept {
+      iq2_xxs b{found.scale, {}};
+      for (int g = 0; g < 8; ++g) {
+        std::uint32_t signs = 0;
+        for (int o = 0; o < 4; ++o) signs |= std::uint32_t{found.signs[4 * g + o]} << (8 * o);
+        const std::uint32_t word = word_of_sevens(signs, found.level[g]);
+        const std::uint16_t* const point = found.points + 4 * g;
+        std::uint16_t* const out = b.groups_packed + 4 * g;
+        out[0] = static_cast<std::uint16_t>(point[0] | point[1] << 8);
+        out[1] = static_cast<std::uint16_t>(point[2] | point[3] << 8);
+        out[2] = static_cast<std::uint16_t>(word);
+        out[3] = static_cast<std::uint16_t>(word >> 16);
+      }
+      return b;
+    }
+
     magnitude_search<rule, Arch> search_;
+    magnitude_best<rule, Arch> best_;
   };
 };
 static_assert(sizeof(iq2_xxs) == 66 && opaque_format<iq2_xxs>);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "subbyte/format/concepts.hpp"
+#include "subbyte/format/magnitude_best.hpp"
 #include "subbyte/format/magnitude_search.hpp"
 #include "subbyte/format/vector_codebook.hpp"
 #include "subbyte/fwd.hpp"
@@ -47,6 +48,7 @@ struct iq3_s {
     using codebook = iq3_s_codebook;
     static constexpr int shells = 3;
     static constexpr int group_size = 32;
+    static constexpr float unit = 1;
     static constexpr bool even_signs = false;
     static constexpr float zero_below = 0;
     static constexpr float energy_factor = 2;
@@ -68,8 +70,24 @@ struct iq3_s {
   template <class Arch = arch::native>
   class encoder {
    public:
-    [[nodiscard]] iq3_s operator()(const float* w, const float* importance, float) const noexcept {
+    [[nodiscard]] iq3_s operator()(const float* w, const float* importance,
+                                     float) const noexcept {
+      return packed(search_(w, importance));
+    }
+
+    /// The least squared error that a search finds, weighted by importance or not; never above that
+    /// of operator()'s block. Effort 1, 2 or 3: see magnitude_best.
+    [[nodiscard]] iq3_s best(const float* w, const float* importance, float,
+                               int effort) const noexcept {
       const auto found = search_(w, importance);
+      const iq3_s normative = packed(found);
+      const octet_block least = best_(w, importance, found, effort);
+      if (least.scale.bits == 0) return normative;
+      return better_block<Arch>(normative, packed(least), w, importance);
+    }
+
+   private:
+    [[nodiscard]] static iq3_s packed(const magnitude_block<rule>& found) noexcept {
       iq3_s b{half::nearest(found.scale * 1.033F), {}, {}, {}, {}};
       int next = 0;
       for (int g = 0; g < 8; ++g) {
@@ -92,8 +110,22 @@ struct iq3_s {
       return b;
     }
 
-   private:
+    [[nodiscard]] static iq3_s packed(const octet_block& found) noexcept {
+      iq3_s b{found.scale, {}, {}, {}, {}};
+      for (int p = 0; p < 64; ++p) {
+        b.indices[p] = static_cast<std::uint8_t>(found.points[p] & 255);
+        const int high = found.points[p] >> 8 << (p % 8);
+        b.indices_high[p / 8] = static_cast<std::uint8_t>(b.indices_high[p / 8] | high);
+      }
+      for (int o = 0; o < 32; ++o) b.signs[o] = found.signs[o];
+      for (int g = 0; g < 8; g += 2) {
+        b.scales[g / 2] = static_cast<std::uint8_t>(found.level[g] | found.level[g + 1] << 4);
+      }
+      return b;
+    }
+
     magnitude_search<rule, Arch> search_;
+    magnitude_best<rule, Arch> best_;
   };
 };
 static_assert(sizeof(iq3_s) == 110 && opaque_format<iq3_s>);

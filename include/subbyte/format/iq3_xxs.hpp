@@ -3,6 +3,7 @@
 #pragma once
 
 #include "subbyte/format/concepts.hpp"
+#include "subbyte/format/magnitude_best.hpp"
 #include "subbyte/format/magnitude_search.hpp"
 #include "subbyte/format/vector_codebook.hpp"
 #include "subbyte/fwd.hpp"
@@ -49,6 +50,7 @@ struct iq3_xxs {
     using codebook = iq3_xxs_codebook;
     static constexpr int shells = 2;
     static constexpr int group_size = 32;
+    static constexpr float unit = 0.25F;
     static constexpr bool even_signs = true;
     static constexpr float zero_below = 1e-8F;
     static constexpr float energy_factor = 2;
@@ -71,7 +73,22 @@ struct iq3_xxs {
    public:
     [[nodiscard]] iq3_xxs operator()(const float* w, const float* importance,
                                      float) const noexcept {
+      return packed(search_(w, importance));
+    }
+
+    /// The least squared error that a search finds, weighted by importance or not; never above that
+    /// of operator()'s block. Effort 1, 2 or 3: see magnitude_best.
+    [[nodiscard]] iq3_xxs best(const float* w, const float* importance, float,
+                               int effort) const noexcept {
       const auto found = search_(w, importance);
+      const iq3_xxs normative = packed(found);
+      const octet_block least = best_(w, importance, found, effort);
+      if (least.scale.bits == 0) return normative;
+      return better_block<Arch>(normative, packed(least), w, importance);
+    }
+
+   private:
+    [[nodiscard]] static iq3_xxs packed(const magnitude_block<rule>& found) noexcept {
       iq3_xxs b{half::nearest(found.scale * 1.0125F), {}, {}};
       if (found.scale == 0) return b;
       for (int g = 0; g < 8; ++g) {
@@ -84,8 +101,19 @@ struct iq3_xxs {
       return b;
     }
 
-   private:
+    [[nodiscard]] static iq3_xxs packed(const octet_block& found) noexcept {
+      iq3_xxs b{found.scale, {}, {}};
+      for (int p = 0; p < 64; ++p) b.indices[p] = static_cast<std::uint8_t>(found.points[p]);
+      for (int g = 0; g < 8; ++g) {
+        std::uint32_t signs = 0;
+        for (int o = 0; o < 4; ++o) signs |= std::uint32_t{found.signs[4 * g + o]} << (8 * o);
+        store_le<std::uint32_t>(b.words + 4 * g, word_of_sevens(signs, found.level[g]));
+      }
+      return b;
+    }
+
     magnitude_search<rule, Arch> search_;
+    magnitude_best<rule, Arch> best_;
   };
 };
 static_assert(sizeof(iq3_xxs) == 98 && opaque_format<iq3_xxs>);

@@ -75,7 +75,7 @@ struct iq2_xxs {
     }
 
     /// The least squared error that a search finds, weighted by importance or not; never above that
-    /// of operator()'s block. Effort 1, 2 or 3: see magnitude_best.
+    /// of operator()'s block. Effort 1, 2 or 3: see octet_effort_of.
     [[nodiscard]] iq2_xxs best(const float* w, const float* importance, float,
                                int effort) const noexcept {
       const auto found = search_(w, importance);

@@ -76,7 +76,7 @@ struct iq3_s {
     }
 
     /// The least squared error that a search finds, weighted by importance or not; never above that
-    /// of operator()'s block. Effort 1, 2 or 3: see magnitude_best.
+    /// of operator()'s block. Effort 1, 2 or 3: see octet_effort_of.
     [[nodiscard]] iq3_s best(const float* w, const float* importance, float,
                                int effort) const noexcept {
       const auto found = search_(w, importance);

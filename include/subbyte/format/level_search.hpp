@@ -12,7 +12,7 @@ namespace subbyte {
 inline namespace SUBBYTE_ABI {
 
 /// How many scales an octet of weights is coded for, and so the most choices that it has.
-inline constexpr int octet_trials = 16;
+inline constexpr int octet_trials = 8;
 
 /// Ways to code eight weights x[i] with importance v[i]. Choice c stands for levels l[i]; with the
 /// scale s its error is sum(v x^2) + s * (s * square[c] - twice[c]).

@@ -29,7 +29,7 @@ struct octet_effort {
 };
 
 [[nodiscard]] SUBBYTE_INLINE constexpr octet_effort octet_effort_of(int effort) noexcept {
-  if (effort <= 1) return {0.4F, 16, 0.86F, 1.2F, 0, 0};
+  if (effort <= 1) return {0.25F, 16, 0.86F, 1.2F, 0, 0};
   if (effort == 2) return {0.4F, 64, 0.8F, 1.5F, 1, 0.1F};
   return {0.5F, 256, 0.6F, 1.9F, 4, 0.1F};
 }
@@ -152,7 +152,7 @@ class octet_search {
       find_scale(weights, g, guess.group_at[g].scale * weights.unit, tried.spread,
                  search.group_at[g]);
     }
-    half scale = search.refined(search.coarse(tried.scales, tried.least, tried.most), 3);
+    half scale = search.refined(search.coarse(tried.scales, tried.least, tried.most), 1);
     for (int pass = 0; pass < tried.passes && scale.bits != 0; ++pass) {
       for (int g = 0; g < groups; ++g) {
         const int level = search.best_choice(search.group_at[g], scale).level;

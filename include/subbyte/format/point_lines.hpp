@@ -62,26 +62,28 @@ struct point_lines {
     const trials s = trials::load(scales);
     trials best = unfused(s * trials::broadcast(square[centre])) - trials::broadcast(twice[centre]);
     trials point = trials::broadcast(static_cast<float>(centre));
-    constexpr int stride = 64;
-    static_assert(Size % stride == 0);
-    for (int p = 0; p < Size; p += stride) {
-      std::int32_t below[stride];
-      auto some = lanes::mask::broadcast(0);
-      for (int k = 0; k < stride; k += 16) {
-        const lanes b = lanes::load(square + p + k);
-        const lanes a = lanes::load(twice + p + k);
-        const auto here = (unfused(low * b) - a < low_limit) + (unfused(high * b) - a < high_limit);
-        here.store(below + k);
-        some = some + here;
+    constexpr int rows = 4;
+    static_assert(Size % (16 * rows) == 0);
+    for (int p = 0; p < Size; p += 16 * rows) {
+      auto below = lanes::mask::broadcast(0);
+      for (int k = 0; k < rows; ++k) {
+        const lanes b = lanes::load(square + p + 16 * k);
+        const lanes a = lanes::load(twice + p + 16 * k);
+        const auto here = (unfused(low * b) - a < low_limit) | (unfused(high * b) - a < high_limit);
+        below = below | (here & lanes::mask::broadcast(1 << k));
       }
-      if (!any(some)) continue;
-      for (int k = 0; k < stride; ++k) {
-        if (below[k] == 0) continue;
-        const trials value = unfused(s * trials::broadcast(square[p + k])) -
-                             trials::broadcast(twice[p + k]);
-        const auto better = value < best;
-        best = select(better, value, best);
-        point = select(better, trials::broadcast(static_cast<float>(p + k)), point);
+      if (!any(below)) continue;
+      std::int32_t rows_below[16];
+      below.store(rows_below);
+      for (int column = 0; column < 16; ++column) {
+        for (int bits = rows_below[column]; bits != 0; bits &= bits - 1) {
+          const int q = p + column + 16 * __builtin_ctz(static_cast<unsigned>(bits));
+          const trials value =
+              unfused(s * trials::broadcast(square[q])) - trials::broadcast(twice[q]);
+          const auto better = value < best;
+          best = select(better, value, best);
+          point = select(better, trials::broadcast(static_cast<float>(q)), point);
+        }
       }
     }
     float points[octet_trials];

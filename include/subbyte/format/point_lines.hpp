@@ -7,6 +7,8 @@
 /// points that matter are those on the lower envelope of the lines.
 #pragma once
 
+#include <utility>  // std::make_integer_sequence
+
 #include "subbyte/format/level_search.hpp"
 #include "subbyte/format/vector_codebook.hpp"
 #include "subbyte/num/float_lanes.hpp"
@@ -107,7 +109,7 @@ class point_levels {
       float sum = 0;
       float square = 0;
       for (int j = 0; j < dimensions; ++j) {
-        const float level = element_of<Codebook>(p, j) * unit;
+        const float level = static_cast<float>(elements_of<Codebook>(p).at[j]) * unit;
         level_(j, p) = level;
         sum += level;
         square += unfused(level * level);
@@ -121,86 +123,124 @@ class point_levels {
 
   /// The lines of all points for a vector x with importance v (null: ones).
   void lines(const float* x, const float* v, point_lines<size>& out) const noexcept {
-    trace<false>(x, v, &out, nullptr);
+    if (v != nullptr) {
+      trace<true, false>(x, v, &out, nullptr);
+    } else {
+      trace<false, false>(x, v, &out, nullptr);
+    }
   }
 
   /// The same, and into `flipped` the lines when the element that matters least has the wrong sign.
   void lines_and_flipped(const float* x, const float* v, point_lines<size>& out,
                          point_lines<size>& flipped) const noexcept {
-    trace<true>(x, v, &out, &flipped);
+    if (v != nullptr) {
+      trace<true, true>(x, v, &out, &flipped);
+    } else {
+      trace<false, true>(x, v, &out, &flipped);
+    }
   }
 
   /// The lines of all points with every level shifted by `shift` up and down.
   void shifted_lines(const float* x, const float* v, float shift, point_lines<size>& up,
                      point_lines<size>& down) const noexcept {
-    float wx[dimensions];
-    float sum_wx = 0;
-    float sum_w = 0;
-    for (int j = 0; j < dimensions; ++j) {
-      const float w = v != nullptr ? v[j] : 1.0F;
-      wx[j] = 2 * w * x[j];
-      sum_wx += wx[j];
-      sum_w += w;
-    }
-    const lanes twice_shift = lanes::broadcast(2 * shift);
-    const lanes shift_x = lanes::broadcast(shift * sum_wx);
-    const lanes shift_w = lanes::broadcast(shift * shift * sum_w);
-    for (int p = 0; p < size; p += lane_count) {
-      lanes twice = lanes::broadcast(0);
-      lanes square = twice;
-      lanes sum = twice;
-      if (v == nullptr) {
-        for (int j = 0; j < dimensions; ++j) {
-          twice = twice + unfused(lanes::load(row(j) + p) * lanes::broadcast(wx[j]));
-        }
-        square = lanes::load(row(dimensions + 1) + p);
-        sum = lanes::load(row(dimensions) + p);
-      } else {
-        for (int j = 0; j < dimensions; ++j) {
-          const lanes l = lanes::load(row(j) + p);
-          const lanes wl = unfused(l * lanes::broadcast(v[j]));
-          twice = twice + unfused(l * lanes::broadcast(wx[j]));
-          sum = sum + wl;
-          square = square + unfused(wl * l);
-        }
-      }
-      const lanes cross = unfused(twice_shift * sum);
-      (twice + shift_x).store(up.twice + p);
-      (twice - shift_x).store(down.twice + p);
-      (square + cross + shift_w).store(up.square + p);
-      (square - cross + shift_w).store(down.square + p);
+    if (v != nullptr) {
+      trace_shifted<true>(x, v, shift, up, down);
+    } else {
+      trace_shifted<false>(x, v, shift, up, down);
     }
   }
 
  private:
   static constexpr int lane_count = 16;
   using lanes = float_lanes<Arch, lane_count>;
+  using every_dimension = std::make_integer_sequence<int, dimensions>;
 
-  [[nodiscard]] const float* row(int j) const noexcept { return level_.data() + j * size; }
+  [[nodiscard]] SUBBYTE_INLINE const float* row(int j) const noexcept {
+    return level_.data() + j * size;
+  }
 
-  template <bool Flips>
+  /// Of 16 points.
+  struct sums {
+    lanes twice = lanes::broadcast(0);
+    lanes square = lanes::broadcast(0);
+    lanes level = lanes::broadcast(0);
+    lanes least = lanes::broadcast(3.40282347e+38F);
+  };
+
+  // Compilers leave a loop over dimensions a loop.
+  template <bool Weighted, bool Flips, bool Levels, int... J>
+  SUBBYTE_INLINE sums sums_of(int point, const lanes* twice_wx, const lanes* w,
+                              std::integer_sequence<int, J...>) const noexcept {
+    sums s;
+    (add<Weighted, Flips, Levels>(lanes::load(row(J) + point), twice_wx[J], w[J], s), ...);
+    if constexpr (!Weighted) {
+      s.square = lanes::load(row(dimensions + 1) + point);
+      if constexpr (Levels) s.level = lanes::load(row(dimensions) + point);
+    }
+    return s;
+  }
+
+  template <bool Weighted, bool Flips, bool Levels>
+  SUBBYTE_INLINE static void add(const lanes& level, const lanes& twice_wx, const lanes& w,
+                                 sums& s) noexcept {
+    const lanes term = unfused(level * twice_wx);
+    s.twice = s.twice + term;
+    if constexpr (Flips) s.least = select(term < s.least, term, s.least);
+    if constexpr (Weighted) {
+      const lanes weighted = unfused(level * w);
+      if constexpr (Levels) s.level = s.level + weighted;
+      s.square = s.square + unfused(weighted * level);
+    }
+  }
+
+  static void broadcast(const float* x, const float* v, lanes (&twice_wx)[dimensions],
+                        lanes (&w)[dimensions]) noexcept {
+    for (int j = 0; j < dimensions; ++j) {
+      w[j] = lanes::broadcast(v != nullptr ? v[j] : 1.0F);
+      twice_wx[j] = lanes::broadcast(2 * (v != nullptr ? v[j] * x[j] : x[j]));
+    }
+  }
+
+  template <bool Weighted, bool Flips>
   void trace(const float* x, const float* v, point_lines<size>* out,
              point_lines<size>* flipped) const noexcept {
-    float wx[dimensions];
-    for (int j = 0; j < dimensions; ++j) wx[j] = 2 * (v != nullptr ? v[j] * x[j] : x[j]);
+    lanes twice_wx[dimensions];
+    lanes w[dimensions];
+    broadcast(x, v, twice_wx, w);
     for (int p = 0; p < size; p += lane_count) {
-      lanes twice = lanes::broadcast(0);
-      lanes square = twice;
-      lanes least = lanes::broadcast(3.40282347e+38F);
-      for (int j = 0; j < dimensions; ++j) {
-        const lanes l = lanes::load(row(j) + p);
-        const lanes term = unfused(l * lanes::broadcast(wx[j]));
-        twice = twice + term;
-        if constexpr (Flips) least = select(term < least, term, least);
-        if (v != nullptr) square = square + unfused(unfused(l * l) * lanes::broadcast(v[j]));
-      }
-      if (v == nullptr) square = lanes::load(row(dimensions + 1) + p);
-      twice.store(out->twice + p);
-      square.store(out->square + p);
+      const sums s = sums_of<Weighted, Flips, false>(p, twice_wx, w, every_dimension{});
+      s.twice.store(out->twice + p);
+      s.square.store(out->square + p);
       if constexpr (Flips) {
-        (twice - (least + least)).store(flipped->twice + p);
-        square.store(flipped->square + p);
+        (s.twice - (s.least + s.least)).store(flipped->twice + p);
+        s.square.store(flipped->square + p);
       }
+    }
+  }
+
+  template <bool Weighted>
+  void trace_shifted(const float* x, const float* v, float shift, point_lines<size>& up,
+                     point_lines<size>& down) const noexcept {
+    lanes twice_wx[dimensions];
+    lanes w[dimensions];
+    broadcast(x, v, twice_wx, w);
+    lanes sum_wx = lanes::broadcast(0);
+    lanes sum_w = lanes::broadcast(0);
+    for (int j = 0; j < dimensions; ++j) {
+      sum_wx = sum_wx + twice_wx[j];
+      sum_w = sum_w + w[j];
+    }
+    const lanes shifts = lanes::broadcast(shift);
+    const lanes twice_shift = lanes::broadcast(2 * shift);
+    const lanes shift_x = unfused(shifts * sum_wx);
+    const lanes shift_w = unfused(shifts * shifts * sum_w);
+    for (int p = 0; p < size; p += lane_count) {
+      const sums s = sums_of<Weighted, false, true>(p, twice_wx, w, every_dimension{});
+      const lanes cross = unfused(twice_shift * s.level);
+      (s.twice + shift_x).store(up.twice + p);
+      (s.twice - shift_x).store(down.twice + p);
+      (s.square + cross + shift_w).store(up.square + p);
+      (s.square - cross + shift_w).store(down.square + p);
     }
   }
 

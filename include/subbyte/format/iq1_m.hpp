@@ -87,12 +87,16 @@ struct iq1_m {
       ternary_weights<Arch>(w, importance, weight);
       const auto found = search_(w, weight, 1e-7F);
       const iq1_m normative = packed(found, w, weight);
-      const octet_block least = best_(w, importance, found, effort);
+      const coder least_error({points_, search_.table()}, effort > 1);
+      const octet_block least =
+          octet_search<coder, Arch>(least_error)(w, importance, found, effort);
       if (least.scale.bits == 0) return normative;
       return better_block<Arch>(normative, packed(least), w, importance);
     }
 
    private:
+    using coder = ternary_coder<16, true, Arch>;
+
     [[nodiscard]] static iq1_m packed(const ternary_block<16>& found, const float* w,
                                       const float* weight) noexcept {
       octet_block b{};
@@ -143,7 +147,7 @@ struct iq1_m {
     }
 
     ternary_search<own_shifts, Arch> search_;
-    ternary_best<16, true, Arch> best_;
+    point_levels<iq1_codebook, Arch> points_{1};
   };
 };
 static_assert(sizeof(iq1_m) == 56 && opaque_format<iq1_m>);

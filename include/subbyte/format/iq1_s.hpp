@@ -68,12 +68,15 @@ struct iq1_s {
                              int effort) const noexcept {
       const auto found = searched(w, importance);
       const iq1_s normative = packed(found);
-      const octet_block least = best_(w, importance, found, effort);
+      const coder least_error({points_, search_.table()}, effort > 1);
+      const octet_block least =
+          octet_search<coder, Arch>(least_error)(w, importance, found, effort);
       if (least.scale.bits == 0) return normative;
       return better_block<Arch>(normative, packed(least), w, importance);
     }
 
    private:
+    using coder = ternary_coder<32, false, Arch>;
     using searched_block = ternary_block<32>;
 
     [[nodiscard]] searched_block searched(const float* w, const float* importance) const noexcept {
@@ -114,7 +117,7 @@ struct iq1_s {
     }
 
     ternary_search<common_shift, Arch> search_;
-    ternary_best<32, false, Arch> best_;
+    point_levels<iq1_codebook, Arch> points_{1};
   };
 };
 static_assert(sizeof(iq1_s) == 50 && opaque_format<iq1_s>);

@@ -78,12 +78,15 @@ struct iq2_xs {
                                int effort) const noexcept {
       const auto found = search_(w, importance);
       const iq2_xs normative = packed(found);
-      const octet_block least = best_(w, importance, found, effort);
+      const octet_block least =
+          octet_search<coder, Arch>(coder_)(w, importance, found, effort);
       if (least.scale.bits == 0) return normative;
       return better_block<Arch>(normative, packed(least), w, importance);
     }
 
    private:
+    using coder = magnitude_coder<rule, Arch>;
+
     [[nodiscard]] static iq2_xs packed(const magnitude_block<rule>& found) noexcept {
       iq2_xs b{half::nearest(found.scale), {}, {}};
       if (found.scale == 0) return b;
@@ -112,7 +115,7 @@ struct iq2_xs {
     }
 
     magnitude_search<rule, Arch> search_;
-    magnitude_best<rule, Arch> best_;
+    coder coder_;
   };
 };
 static_assert(sizeof(iq2_xs) == 74 && opaque_format<iq2_xs>);

@@ -81,12 +81,15 @@ struct iq3_s {
                                int effort) const noexcept {
       const auto found = search_(w, importance);
       const iq3_s normative = packed(found);
-      const octet_block least = best_(w, importance, found, effort);
+      const octet_block least =
+          octet_search<coder, Arch>(coder_)(w, importance, found, effort);
       if (least.scale.bits == 0) return normative;
       return better_block<Arch>(normative, packed(least), w, importance);
     }
 
    private:
+    using coder = magnitude_coder<rule, Arch>;
+
     [[nodiscard]] static iq3_s packed(const magnitude_block<rule>& found) noexcept {
       iq3_s b{half::nearest(found.scale * 1.033F), {}, {}, {}, {}};
       int next = 0;
@@ -125,7 +128,7 @@ struct iq3_s {
     }
 
     magnitude_search<rule, Arch> search_;
-    magnitude_best<rule, Arch> best_;
+    coder coder_;
   };
 };
 static_assert(sizeof(iq3_s) == 110 && opaque_format<iq3_s>);

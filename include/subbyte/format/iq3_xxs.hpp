@@ -82,12 +82,15 @@ struct iq3_xxs {
                                int effort) const noexcept {
       const auto found = search_(w, importance);
       const iq3_xxs normative = packed(found);
-      const octet_block least = best_(w, importance, found, effort);
+      const octet_block least =
+          octet_search<coder, Arch>(coder_)(w, importance, found, effort);
       if (least.scale.bits == 0) return normative;
       return better_block<Arch>(normative, packed(least), w, importance);
     }
 
    private:
+    using coder = magnitude_coder<rule, Arch>;
+
     [[nodiscard]] static iq3_xxs packed(const magnitude_block<rule>& found) noexcept {
       iq3_xxs b{half::nearest(found.scale * 1.0125F), {}, {}};
       if (found.scale == 0) return b;
@@ -113,7 +116,7 @@ struct iq3_xxs {
     }
 
     magnitude_search<rule, Arch> search_;
-    magnitude_best<rule, Arch> best_;
+    coder coder_;
   };
 };
 static_assert(sizeof(iq3_xxs) == 98 && opaque_format<iq3_xxs>);

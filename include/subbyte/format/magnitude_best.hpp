@@ -129,8 +129,5 @@ class magnitude_coder {
   point_levels<codebook, Arch> points_;
 };
 
-template <class Rule, class Arch>
-using magnitude_best = octet_search<magnitude_coder<Rule, Arch>, Arch>;
-
 }  // namespace SUBBYTE_ABI
 }  // namespace subbyte

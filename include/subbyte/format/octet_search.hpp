@@ -116,7 +116,7 @@ template <class Arch, block_format F>
   return improves ? second : first;
 }
 
-/// The search of one format. Coder says how:
+/// The search of one format. Coder, which outlives it, says how:
 /// groups, levels, variants   of a block; see level_search
 /// top                        the largest magnitude of a level
 /// code(x, v, scales, out)    the best way to code eight weights at each of octet_trials ascending
@@ -137,6 +137,8 @@ class octet_search {
   using group = typename levels::group;
 
  public:
+  explicit octet_search(const Coder& coder) noexcept : coder_(coder) {}
+
   /// guess.group_at[g].scale is about the scale of group g, or anything.
   ///
   /// Returns  a scale of 0 when nothing better than zeros was found, or something is not finite.
@@ -262,7 +264,7 @@ class octet_search {
     return b;
   }
 
-  Coder coder_;
+  const Coder& coder_;
 };
 
 }  // namespace SUBBYTE_ABI

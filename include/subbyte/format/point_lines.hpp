@@ -30,27 +30,29 @@ struct point_lines {
   template <class Arch>
   void nearest_each(const float* scales, int* found) const noexcept {
     using lanes = float_lanes<Arch, 16>;
-    constexpr float counted[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     const lanes middle = lanes::broadcast(scales[octet_trials / 2]);
-    lanes least = lanes::broadcast(3.40282347e+38F);
-    lanes index = lanes::load(counted);
-    lanes at = index;
-    for (int p = 0; p < Size; p += 16) {
-      const lanes value = unfused(middle * lanes::load(square + p)) - lanes::load(twice + p);
-      const auto better = value < least;
-      least = select(better, value, least);
-      at = select(better, index, at);
-      index = index + lanes::broadcast(16);
+    // Two rows at a time: each waits for its own last comparison only.
+    lanes least[2] = {lanes::broadcast(3.40282347e+38F), lanes::broadcast(3.40282347e+38F)};
+    lanes first[2] = {lanes::broadcast(0), lanes::broadcast(0)};
+    for (int p = 0; p < Size; p += 32) {
+      for (int row = 0; row < 2; ++row) {
+        const int q = p + 16 * row;
+        const lanes value = unfused(middle * lanes::load(square + q)) - lanes::load(twice + q);
+        const auto better = value < least[row];
+        least[row] = select(better, value, least[row]);
+        first[row] = select(better, lanes::broadcast(static_cast<float>(q)), first[row]);
+      }
     }
+    const auto second = least[1] < least[0];
     float values[16];
-    float places[16];
-    least.store(values);
-    at.store(places);
-    int centre = 0;
+    float rows_of[16];
+    select(second, least[1], least[0]).store(values);
+    select(second, first[1], first[0]).store(rows_of);
+    int column = 0;
     for (int k = 1; k < 16; ++k) {
-      if (values[k] < values[centre]) centre = k;
+      if (values[k] < values[column]) column = k;
     }
-    centre = static_cast<int>(places[centre]);
+    const int centre = static_cast<int>(rows_of[column]) + column;
 
     // A line that is lowest between two scales and above another one at the middle is below that
     // one at one of the two.
@@ -77,9 +79,9 @@ struct point_lines {
       if (!any(below)) continue;
       std::int32_t rows_below[16];
       below.store(rows_below);
-      for (int column = 0; column < 16; ++column) {
-        for (int bits = rows_below[column]; bits != 0; bits &= bits - 1) {
-          const int q = p + column + 16 * __builtin_ctz(static_cast<unsigned>(bits));
+      for (int k = 0; k < 16; ++k) {
+        for (int bits = rows_below[k]; bits != 0; bits &= bits - 1) {
+          const int q = p + k + 16 * __builtin_ctz(static_cast<unsigned>(bits));
           const trials value =
               unfused(s * trials::broadcast(square[q])) - trials::broadcast(twice[q]);
           const auto better = value < best;

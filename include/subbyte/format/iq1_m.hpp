@@ -79,19 +79,24 @@ struct iq1_m {
       return packed(search_(w, weight, 1e-7F), w, weight);
     }
 
-    /// The least squared error that a search finds, weighted by importance or not; never above that
-    /// of operator()'s block. Effort 1, 2 or 3: see octet_effort_of.
+    /// The block of least sum(importance * (w - decoded)^2), importance null: ones, among
+    /// operator()'s and what searches find: one with effort 1, two or three with 2 or 3; see
+    /// octet_search.
+    ///
+    /// Numerics  the same bits on every compiler, arch and flag. What is not finite, or too small
+    /// for
+    ///           an fp16 scale, is left to operator().
     [[nodiscard]] iq1_m best(const float* w, const float* importance, float,
                              int effort) const noexcept {
       float weight[256];
       ternary_weights<Arch>(w, importance, weight);
       const auto found = search_(w, weight, 1e-7F);
-      const iq1_m normative = packed(found, w, weight);
-      const coder least_error({points_, search_.table()}, effort > 1);
-      const octet_block least =
-          octet_search<coder, Arch>(least_error)(w, importance, found, effort);
-      if (least.scale.bits == 0) return normative;
-      return better_block<Arch>(normative, packed(least), w, importance);
+      const auto search = [&](int k) noexcept {
+        const coder own({points_, search_.table()}, k > 0);
+        return octet_search<coder, Arch>(own)(w, importance, found, octet_plans[k]);
+      };
+      const auto pack = [](const octet_block& b) noexcept { return packed(b); };
+      return least_error_block<Arch>(packed(found, w, weight), w, importance, effort, search, pack);
     }
 
    private:

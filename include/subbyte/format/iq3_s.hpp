@@ -70,21 +70,25 @@ struct iq3_s {
   template <class Arch = arch::native>
   class encoder {
    public:
-    [[nodiscard]] iq3_s operator()(const float* w, const float* importance,
-                                     float) const noexcept {
+    [[nodiscard]] iq3_s operator()(const float* w, const float* importance, float) const noexcept {
       return packed(search_(w, importance));
     }
 
-    /// The least squared error that a search finds, weighted by importance or not; never above that
-    /// of operator()'s block. Effort 1, 2 or 3: see octet_effort_of.
+    /// The block of least sum(importance * (w - decoded)^2), importance null: ones, among
+    /// operator()'s and what searches find: one with effort 1, two or three with 2 or 3; see
+    /// octet_search.
+    ///
+    /// Numerics  the same bits on every compiler, arch and flag. What is not finite, or too small
+    /// for
+    ///           an fp16 scale, is left to operator().
     [[nodiscard]] iq3_s best(const float* w, const float* importance, float,
-                               int effort) const noexcept {
+                             int effort) const noexcept {
       const auto found = search_(w, importance);
-      const iq3_s normative = packed(found);
-      const octet_block least =
-          octet_search<coder, Arch>(coder_)(w, importance, found, effort);
-      if (least.scale.bits == 0) return normative;
-      return better_block<Arch>(normative, packed(least), w, importance);
+      const auto search = [&](int k) noexcept {
+        return octet_search<coder, Arch>(coder_)(w, importance, found, octet_plans[k]);
+      };
+      const auto pack = [](const octet_block& b) noexcept { return packed(b); };
+      return least_error_block<Arch>(packed(found), w, importance, effort, search, pack);
     }
 
    private:

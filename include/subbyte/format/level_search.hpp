@@ -18,8 +18,8 @@ inline constexpr int octet_trials = 8;
 /// scale s its error is sum(v x^2) + s * (s * square[c] - twice[c]).
 struct octet_choices {
   int count;
-  float twice[octet_trials];       ///< 2 * sum(v x l)
-  float square[octet_trials];      ///< sum(v l^2)
+  float twice[octet_trials];         ///< 2 * sum(v x l)
+  float square[octet_trials];        ///< sum(v l^2)
   std::uint32_t code[octet_trials];  ///< what the choice stores; of no meaning here
 
   /// The choice of least error at a scale >= 0; the earlier one on ties.
@@ -151,11 +151,10 @@ class level_search {
     lanes sum = lanes::broadcast(0);
     for (int o = 0; o < octets; ++o) {
       const octet_choices& own = g.octet[variant][o];
-      lanes least =
-          unfused(s * lanes::broadcast(own.square[0])) - lanes::broadcast(own.twice[0]);
+      lanes least = unfused(s * lanes::broadcast(own.square[0])) - lanes::broadcast(own.twice[0]);
       for (int c = 1; c < own.count; ++c) {
-        least = smaller(least, unfused(s * lanes::broadcast(own.square[c])) -
-                                   lanes::broadcast(own.twice[c]));
+        least = smaller(
+            least, unfused(s * lanes::broadcast(own.square[c])) - lanes::broadcast(own.twice[c]));
       }
       sum = sum + least;
     }
@@ -168,8 +167,7 @@ class level_search {
     const lanes one = lanes::broadcast(1);
     lanes sum = lanes::broadcast(0);
     for (const group& g : group_at) {
-      const lanes position =
-          lanes::broadcast(0.5F) * (lanes::broadcast(g.scale) / scale - one);
+      const lanes position = lanes::broadcast(0.5F) * (lanes::broadcast(g.scale) / scale - one);
       const auto level = rint_even(limited(unfused(position), 0, Levels - 1));
       lanes least = lanes::broadcast(3.40282347e+38F);
       for (int beside = -1; beside <= 1; ++beside) {

@@ -12,14 +12,14 @@ inline namespace SUBBYTE_ABI {
 
 /// What a block stores, unpacked.
 struct octet_block {
-  half scale;                ///< 0: no scale leaves less error than zeros do
-  std::uint8_t level[16];    ///< of every group
-  std::uint8_t signs[32];    ///< of every octet: bit j makes weight j negative; or bit 0 shifts down
+  half scale;              ///< 0: no scale leaves less error than zeros do
+  std::uint8_t level[16];  ///< of every group
+  std::uint8_t signs[32];  ///< of every octet: bit j makes weight j negative; or bit 0 shifts down
   std::uint16_t points[64];  ///< in row order
 };
 
-/// How much a search of least error tries.
-struct octet_effort {
+/// How a search of least error goes.
+struct octet_plan {
   float spread;    ///< a group's scales are tried from 1 - spread to 1 + spread times a first guess
   int scales;      ///< block scales, a multiple of 16
   float least;     ///< the first of them, of the one that gives the largest group the highest level
@@ -28,11 +28,12 @@ struct octet_effort {
   float narrowed;  ///< the spread of these
 };
 
-[[nodiscard]] SUBBYTE_INLINE constexpr octet_effort octet_effort_of(int effort) noexcept {
-  if (effort <= 1) return {0.25F, 16, 0.86F, 1.2F, 0, 0};
-  if (effort == 2) return {0.4F, 64, 0.8F, 1.5F, 1, 0.1F};
-  return {0.5F, 256, 0.6F, 1.9F, 4, 0.1F};
-}
+/// The searches of an encoder: effort 1 makes the first, 2 the first two, 3 all.
+inline constexpr octet_plan octet_plans[3] = {
+    {0.25F, 16, 0.86F, 1.2F, 0, 0},
+    {0.4F, 64, 0.8F, 1.5F, 1, 0.1F},
+    {0.3F, 256, 0.6F, 1.9F, 3, 0.15F},
+};
 
 /// What an octet is coded as at each tried scale; see octet_choices.
 struct octet_trial {
@@ -47,8 +48,8 @@ struct scaled_octets {
   float x[256];
   float v[256];
   bool weighted;  ///< false: v counts as ones
-  float unit;               ///< the power of two
-  bool usable;  ///< false: something is not finite, all is zero, or too small for an fp16 scale
+  float unit;     ///< the power of two
+  bool usable;    ///< false: something is not finite, all is zero, or too small for an fp16 scale
 
   [[nodiscard]] SUBBYTE_INLINE const float* importance_at(int i) const noexcept {
     return weighted ? v + i : nullptr;
@@ -106,14 +107,24 @@ template <class Arch, block_format F>
   return error;
 }
 
-/// The block of less error; the first one on ties and when the second one's is no number.
-template <class Arch, block_format F>
-[[nodiscard]] F better_block(const F& first, const F& second, const float* w,
-                             const float* importance) noexcept {
-  const double before = block_error<Arch>(first, w, importance);
-  const double after = block_error<Arch>(second, w, importance);
-  const bool improves = after < before || (before != before && after == after);
-  return improves ? second : first;
+/// The block of least error among `block` and those of the searches that `effort` asks for; the
+/// earlier one on ties. search(k) is what plan k finds, packed(search(k)) its block.
+template <class Arch, block_format F, class Search, class Pack>
+[[nodiscard]] F least_error_block(F block, const float* w, const float* importance, int effort,
+                                  const Search& search, const Pack& packed) noexcept {
+  double least = block_error<Arch>(block, w, importance);
+  for (int k = 0; k < effort; ++k) {
+    const octet_block found = search(k);
+    if (found.scale.bits == 0) continue;
+    const F tried = packed(found);
+    const double error = block_error<Arch>(tried, w, importance);
+    // A scale that overflowed leaves no number.
+    if (error < least || (least != least && error == error)) {
+      block = tried;
+      least = error;
+    }
+  }
+  return block;
 }
 
 /// The search of one format. Coder, which outlives it, says how:
@@ -144,23 +155,22 @@ class octet_search {
   /// Returns  a scale of 0 when nothing better than zeros was found, or something is not finite.
   template <class Guess>
   [[nodiscard]] octet_block operator()(const float* w, const float* importance, const Guess& guess,
-                                       int effort) const noexcept {
+                                       const octet_plan& plan) const noexcept {
     const auto weights = scaled_octets::of<Arch>(w, importance);
     if (!weights.usable) return {};
-    const octet_effort tried = octet_effort_of(effort);
     levels search;
     search.unit = weights.unit;
     for (int g = 0; g < groups; ++g) {
-      find_scale(weights, g, guess.group_at[g].scale * weights.unit, tried.spread,
+      find_scale(weights, g, guess.group_at[g].scale * weights.unit, plan.spread,
                  search.group_at[g]);
     }
-    half scale = search.refined(search.coarse(tried.scales, tried.least, tried.most), 1);
-    for (int pass = 0; pass < tried.passes && scale.bits != 0; ++pass) {
+    half scale = search.refined(search.coarse(plan.scales, plan.least, plan.most), 1);
+    for (int pass = 0; pass < plan.passes && scale.bits != 0; ++pass) {
       for (int g = 0; g < groups; ++g) {
         const int level = search.best_choice(search.group_at[g], scale).level;
         const float centre = search.seen(scale) * static_cast<float>(2 * level + 1);
         float scales[octet_trials];
-        spread_around(centre, tried.narrowed, scales);
+        spread_around(centre, plan.narrowed, scales);
         (void)list_choices(weights, g, scales, search.group_at[g]);
       }
       const half before = scale;

@@ -3,8 +3,8 @@
 /// comparing all of them.
 ///
 /// The error of a point with levels l at scale s is sum(v x^2) + s * (s * square - twice), where
-/// square = sum(v l^2) and twice = 2 sum(v x l) know nothing of s: over s a point is a line, and the
-/// points that matter are those on the lower envelope of the lines.
+/// square = sum(v l^2) and twice = 2 sum(v x l) know nothing of s: over s a point is a line, and
+/// the points that matter are those on the lower envelope of the lines.
 #pragma once
 
 #include <utility>  // std::make_integer_sequence
@@ -58,8 +58,7 @@ struct point_lines {
     // one at one of the two.
     const lanes low = lanes::broadcast(scales[0]);
     const lanes high = lanes::broadcast(scales[octet_trials - 1]);
-    const lanes low_limit =
-        lanes::broadcast(unfused(scales[0] * square[centre]) - twice[centre]);
+    const lanes low_limit = lanes::broadcast(unfused(scales[0] * square[centre]) - twice[centre]);
     const lanes high_limit =
         lanes::broadcast(unfused(scales[octet_trials - 1] * square[centre]) - twice[centre]);
     using trials = float_lanes<Arch, octet_trials>;

@@ -101,8 +101,8 @@ class ternary_coder {
             last_vector = vector;
             index = points_.near.point(vector);
             if (index < 0) {
-              index = points_.near.nearest(vector, {shifted_level(0, down != 0), 1}, scale, x,
-                                           weight);
+              index =
+                  points_.near.nearest(vector, {shifted_level(0, down != 0), 1}, scale, x, weight);
             }
             twice = 0;
             square = 0;

@@ -32,7 +32,7 @@ struct octet_plan {
 inline constexpr octet_plan octet_plans[3] = {
     {0.25F, 16, 0.86F, 1.2F, 0, 0},
     {0.4F, 64, 0.8F, 1.5F, 1, 0.1F},
-    {0.3F, 256, 0.6F, 1.9F, 3, 0.15F},
+    {0.3F, 256, 0.6F, 1.9F, 1, 0.15F},
 };
 
 /// What an octet is coded as at each tried scale; see octet_choices.

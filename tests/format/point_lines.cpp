@@ -21,7 +21,7 @@ double error_of(int point, double s, double unit, double shift, const float* x, 
                 int wrong = -1) {
   double sum = 0;
   for (int j = 0; j < Codebook::dimensions; ++j) {
-    const double level = unit * static_cast<double>(element_of<Codebook>(point, j)) + shift;
+    const double level = unit * static_cast<double>(elements_of<Codebook>(point).at[j]) + shift;
     const double signed_level = j == wrong ? -level : level;
     const double difference = s * signed_level - static_cast<double>(x[j]);
     sum += (v != nullptr ? static_cast<double>(v[j]) : 1.0) * difference * difference;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "subbyte/format/concepts.hpp"
+#include "subbyte/format/ternary_best.hpp"
 #include "subbyte/format/ternary_search.hpp"
 #include "subbyte/format/vector_codebook.hpp"
 #include "subbyte/fwd.hpp"
@@ -75,15 +76,40 @@ struct iq1_m {
     [[nodiscard]] iq1_m operator()(const float* w, const float* importance, float) const noexcept {
       float weight[256];
       ternary_weights<Arch>(w, importance, weight);
+      return packed(search_(w, weight, 1e-7F), w, weight);
+    }
+
+    /// The block of least sum(importance * (w - decoded)^2), importance null: ones, among
+    /// operator()'s and what searches find: one with effort 1, two or three with 2 or 3; see
+    /// octet_search.
+    ///
+    /// Numerics  the same bits on every compiler, arch and flag. What is not finite, or too small
+    /// for
+    ///           an fp16 scale, is left to operator().
+    [[nodiscard]] iq1_m best(const float* w, const float* importance, float,
+                             int effort) const noexcept {
+      float weight[256];
+      ternary_weights<Arch>(w, importance, weight);
       const auto found = search_(w, weight, 1e-7F);
-      iq1_m b{};
-      for (int p = 0; p < 32; ++p) {
-        const int index = found.group_at[p / 2].points[p % 2];
-        b.indices[p] = static_cast<std::uint8_t>(index & 255);
-        const int high = index >> 8 << (4 * (p % 2));
-        b.points_packed[p / 2] = static_cast<std::uint8_t>(b.points_packed[p / 2] | high);
+      const auto search = [&](int k) noexcept {
+        const coder own({points_, search_.table()}, k > 0);
+        return octet_search<coder, Arch>(own)(w, importance, found, octet_plans[k]);
+      };
+      const auto pack = [](const octet_block& b) noexcept { return packed(b); };
+      return least_error_block<Arch>(packed(found, w, weight), w, importance, effort, search, pack);
+    }
+
+   private:
+    using coder = ternary_coder<16, true, Arch>;
+
+    [[nodiscard]] static iq1_m packed(const ternary_block<16>& found, const float* w,
+                                      const float* weight) noexcept {
+      octet_block b{};
+      for (int g = 0; g < 16; ++g) {
+        b.points[2 * g] = found.group_at[g].points[0];
+        b.points[2 * g + 1] = found.group_at[g].points[1];
       }
-      if (found.scale == 0) return b;
+      if (found.scale == 0) return packed(b);
 
       float sum_xl = 0;
       float sum_ll = 0;
@@ -96,24 +122,37 @@ struct iq1_m {
         sum_ll += unfused(weight[i] * level * level);
       }
       const float fitted = sum_ll > 0 ? sum_xl / sum_ll : found.scale;
-      const unsigned scale = half::nearest(fitted * 1.1125F).bits;
+      b.scale = half::nearest(fitted * 1.1125F);
       for (int g = 0; g < 16; ++g) {
         const auto& group = found.group_at[g];
-        const unsigned downs = (group.down & 1U) << 3 | (group.down >> 1 & 1U) << 7;
-        b.points_packed[g] = static_cast<std::uint8_t>(b.points_packed[g] | downs);
+        b.level[g] = group.level;
+        b.signs[2 * g] = group.down & 1U;
+        b.signs[2 * g + 1] = group.down >> 1 & 1U;
       }
+      return packed(b);
+    }
+
+    [[nodiscard]] static iq1_m packed(const octet_block& found) noexcept {
+      iq1_m b{};
+      for (int p = 0; p < 32; ++p) {
+        const int index = found.points[p];
+        b.indices[p] = static_cast<std::uint8_t>(index & 255);
+        const int high = (index >> 8 | found.signs[p] << 3) << (4 * (p % 2));
+        b.points_packed[p / 2] = static_cast<std::uint8_t>(b.points_packed[p / 2] | high);
+      }
+      const unsigned scale = found.scale.bits;
       for (int i = 0; i < 4; ++i) {
         unsigned word = (scale >> (4 * i) & 15U) << 12;
         for (int g = 0; g < 4; ++g) {
-          word |= static_cast<unsigned>(found.group_at[4 * i + g].level) << (3 * g);
+          word |= static_cast<unsigned>(found.level[4 * i + g]) << (3 * g);
         }
         store_le<std::uint16_t>(b.scales + 2 * i, static_cast<std::uint16_t>(word));
       }
       return b;
     }
 
-   private:
     ternary_search<own_shifts, Arch> search_;
+    point_levels<iq1_codebook, Arch> points_{1};
   };
 };
 static_assert(sizeof(iq1_m) == 56 && opaque_format<iq1_m>);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "subbyte/format/concepts.hpp"
+#include "subbyte/format/ternary_best.hpp"
 #include "subbyte/format/ternary_search.hpp"
 #include "subbyte/format/vector_codebook.hpp"
 #include "subbyte/fwd.hpp"
@@ -58,9 +59,38 @@ struct iq1_s {
   class encoder {
    public:
     [[nodiscard]] iq1_s operator()(const float* w, const float* importance, float) const noexcept {
+      return packed(searched(w, importance));
+    }
+
+    /// The block of least sum(importance * (w - decoded)^2), importance null: ones, among
+    /// operator()'s and what searches find: one with effort 1, two or three with 2 or 3; see
+    /// octet_search.
+    ///
+    /// Numerics  the same bits on every compiler, arch and flag. What is not finite, or too small
+    /// for
+    ///           an fp16 scale, is left to operator().
+    [[nodiscard]] iq1_s best(const float* w, const float* importance, float,
+                             int effort) const noexcept {
+      const auto found = searched(w, importance);
+      const auto search = [&](int k) noexcept {
+        const coder own({points_, search_.table()}, k > 0);
+        return octet_search<coder, Arch>(own)(w, importance, found, octet_plans[k]);
+      };
+      const auto pack = [](const octet_block& b) noexcept { return packed(b); };
+      return least_error_block<Arch>(packed(found), w, importance, effort, search, pack);
+    }
+
+   private:
+    using coder = ternary_coder<32, false, Arch>;
+    using searched_block = ternary_block<32>;
+
+    [[nodiscard]] searched_block searched(const float* w, const float* importance) const noexcept {
       float weight[256];
       ternary_weights<Arch>(w, importance, weight);
-      const auto found = search_(w, weight, 1e-12F);
+      return search_(w, weight, 1e-12F);
+    }
+
+    [[nodiscard]] static iq1_s packed(const searched_block& found) noexcept {
       iq1_s b{half::nearest(found.scale * 1.125F), {}, {}};
       for (int g = 0; g < 8; ++g) {
         const auto& group = found.group_at[g];
@@ -77,8 +107,22 @@ struct iq1_s {
       return b;
     }
 
-   private:
+    [[nodiscard]] static iq1_s packed(const octet_block& found) noexcept {
+      iq1_s b{found.scale, {}, {}};
+      for (int g = 0; g < 8; ++g) {
+        unsigned word = static_cast<unsigned>(found.level[g]) << 12;
+        word |= static_cast<unsigned>(found.signs[4 * g]) << 15;
+        for (int p = 0; p < 4; ++p) {
+          b.indices[4 * g + p] = static_cast<std::uint8_t>(found.points[4 * g + p] & 255);
+          word |= static_cast<unsigned>(found.points[4 * g + p] >> 8) << (3 * p);
+        }
+        b.groups_packed[g] = static_cast<std::uint16_t>(word);
+      }
+      return b;
+    }
+
     ternary_search<common_shift, Arch> search_;
+    point_levels<iq1_codebook, Arch> points_{1};
   };
 };
 static_assert(sizeof(iq1_s) == 50 && opaque_format<iq1_s>);

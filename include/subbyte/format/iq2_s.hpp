@@ -3,6 +3,7 @@
 #pragma once
 
 #include "subbyte/format/concepts.hpp"
+#include "subbyte/format/magnitude_best.hpp"
 #include "subbyte/format/magnitude_search.hpp"
 #include "subbyte/format/vector_codebook.hpp"
 #include "subbyte/fwd.hpp"
@@ -47,6 +48,7 @@ struct iq2_s {
     using codebook = iq2_s_codebook;
     static constexpr int shells = 1;
     static constexpr int group_size = 16;
+    static constexpr float unit = 0.125F;
     static constexpr bool even_signs = false;
     static constexpr float zero_below = 1e-8F;
     static constexpr float energy_factor = 2;
@@ -68,7 +70,30 @@ struct iq2_s {
   class encoder {
    public:
     [[nodiscard]] iq2_s operator()(const float* w, const float* importance, float) const noexcept {
+      return packed(search_(w, importance));
+    }
+
+    /// The block of least sum(importance * (w - decoded)^2), importance null: ones, among
+    /// operator()'s and what searches find: one with effort 1, two or three with 2 or 3; see
+    /// octet_search.
+    ///
+    /// Numerics  the same bits on every compiler, arch and flag. What is not finite, or too small
+    /// for
+    ///           an fp16 scale, is left to operator().
+    [[nodiscard]] iq2_s best(const float* w, const float* importance, float,
+                             int effort) const noexcept {
       const auto found = search_(w, importance);
+      const auto search = [&](int k) noexcept {
+        return octet_search<coder, Arch>(coder_)(w, importance, found, octet_plans[k]);
+      };
+      const auto pack = [](const octet_block& b) noexcept { return packed(b); };
+      return least_error_block<Arch>(packed(found), w, importance, effort, search, pack);
+    }
+
+   private:
+    using coder = magnitude_coder<rule, Arch>;
+
+    [[nodiscard]] static iq2_s packed(const magnitude_block<rule>& found) noexcept {
       iq2_s b{half::nearest(found.scale * 0.9875F), {}, {}, {}, {}};
       for (int p = 0; p < 32; ++p) {
         const auto& group = found.group_at[p / 2];
@@ -85,8 +110,22 @@ struct iq2_s {
       return b;
     }
 
-   private:
+    [[nodiscard]] static iq2_s packed(const octet_block& found) noexcept {
+      iq2_s b{found.scale, {}, {}, {}, {}};
+      for (int p = 0; p < 32; ++p) {
+        b.indices[p] = static_cast<std::uint8_t>(found.points[p] & 255);
+        b.signs[p] = found.signs[p];
+        const int high = found.points[p] >> 8 << (2 * (p % 4));
+        b.indices_high[p / 4] = static_cast<std::uint8_t>(b.indices_high[p / 4] | high);
+      }
+      for (int g = 0; g < 16; g += 2) {
+        b.scales[g / 2] = static_cast<std::uint8_t>(found.level[g] | found.level[g + 1] << 4);
+      }
+      return b;
+    }
+
     magnitude_search<rule, Arch> search_;
+    coder coder_;
   };
 };
 static_assert(sizeof(iq2_s) == 82 && opaque_format<iq2_s>);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "subbyte/format/concepts.hpp"
+#include "subbyte/format/magnitude_best.hpp"
 #include "subbyte/format/magnitude_search.hpp"
 #include "subbyte/format/vector_codebook.hpp"
 #include "subbyte/fwd.hpp"
@@ -45,6 +46,7 @@ struct iq2_xs {
     using codebook = iq2_xs_codebook;
     static constexpr int shells = 2;
     static constexpr int group_size = 16;
+    static constexpr float unit = 0.125F;
     static constexpr bool even_signs = true;
     static constexpr float zero_below = zero_group_magnitude;
     static constexpr float energy_factor = 1;
@@ -66,7 +68,30 @@ struct iq2_xs {
   class encoder {
    public:
     [[nodiscard]] iq2_xs operator()(const float* w, const float* importance, float) const noexcept {
+      return packed(search_(w, importance));
+    }
+
+    /// The block of least sum(importance * (w - decoded)^2), importance null: ones, among
+    /// operator()'s and what searches find: one with effort 1, two or three with 2 or 3; see
+    /// octet_search.
+    ///
+    /// Numerics  the same bits on every compiler, arch and flag. What is not finite, or too small
+    /// for
+    ///           an fp16 scale, is left to operator().
+    [[nodiscard]] iq2_xs best(const float* w, const float* importance, float,
+                              int effort) const noexcept {
       const auto found = search_(w, importance);
+      const auto search = [&](int k) noexcept {
+        return octet_search<coder, Arch>(coder_)(w, importance, found, octet_plans[k]);
+      };
+      const auto pack = [](const octet_block& b) noexcept { return packed(b); };
+      return least_error_block<Arch>(packed(found), w, importance, effort, search, pack);
+    }
+
+   private:
+    using coder = magnitude_coder<rule, Arch>;
+
+    [[nodiscard]] static iq2_xs packed(const magnitude_block<rule>& found) noexcept {
       iq2_xs b{half::nearest(found.scale), {}, {}};
       if (found.scale == 0) return b;
       for (int p = 0; p < 32; ++p) {
@@ -81,8 +106,20 @@ struct iq2_xs {
       return b;
     }
 
-   private:
+    [[nodiscard]] static iq2_xs packed(const octet_block& found) noexcept {
+      iq2_xs b{found.scale, {}, {}};
+      for (int p = 0; p < 32; ++p) {
+        const int signs = found.signs[p] & 127;
+        b.points_packed[p] = static_cast<std::uint16_t>(found.points[p] | signs << 9);
+      }
+      for (int g = 0; g < 16; g += 2) {
+        b.scales[g / 2] = static_cast<std::uint8_t>(found.level[g] | found.level[g + 1] << 4);
+      }
+      return b;
+    }
+
     magnitude_search<rule, Arch> search_;
+    coder coder_;
   };
 };
 static_assert(sizeof(iq2_xs) == 74 && opaque_format<iq2_xs>);

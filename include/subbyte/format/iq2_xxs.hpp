@@ -3,6 +3,7 @@
 #pragma once
 
 #include "subbyte/format/concepts.hpp"
+#include "subbyte/format/magnitude_best.hpp"
 #include "subbyte/format/magnitude_search.hpp"
 #include "subbyte/format/vector_codebook.hpp"
 #include "subbyte/fwd.hpp"
@@ -47,6 +48,7 @@ struct iq2_xxs {
     using codebook = iq2_xxs_codebook;
     static constexpr int shells = 2;
     static constexpr int group_size = 32;
+    static constexpr float unit = 0.125F;
     static constexpr bool even_signs = true;
     static constexpr float zero_below = zero_group_magnitude;
     static constexpr float energy_factor = 1;
@@ -69,7 +71,30 @@ struct iq2_xxs {
    public:
     [[nodiscard]] iq2_xxs operator()(const float* w, const float* importance,
                                      float) const noexcept {
+      return packed(search_(w, importance));
+    }
+
+    /// The block of least sum(importance * (w - decoded)^2), importance null: ones, among
+    /// operator()'s and what searches find: one with effort 1, two or three with 2 or 3; see
+    /// octet_search.
+    ///
+    /// Numerics  the same bits on every compiler, arch and flag. What is not finite, or too small
+    /// for
+    ///           an fp16 scale, is left to operator().
+    [[nodiscard]] iq2_xxs best(const float* w, const float* importance, float,
+                               int effort) const noexcept {
       const auto found = search_(w, importance);
+      const auto search = [&](int k) noexcept {
+        return octet_search<coder, Arch>(coder_)(w, importance, found, octet_plans[k]);
+      };
+      const auto pack = [](const octet_block& b) noexcept { return packed(b); };
+      return least_error_block<Arch>(packed(found), w, importance, effort, search, pack);
+    }
+
+   private:
+    using coder = magnitude_coder<rule, Arch>;
+
+    [[nodiscard]] static iq2_xxs packed(const magnitude_block<rule>& found) noexcept {
       iq2_xxs b{half::nearest(found.scale), {}};
       if (found.scale == 0) return b;
       for (int g = 0; g < 8; ++g) {
@@ -84,8 +109,24 @@ struct iq2_xxs {
       return b;
     }
 
-   private:
+    [[nodiscard]] static iq2_xxs packed(const octet_block& found) noexcept {
+      iq2_xxs b{found.scale, {}};
+      for (int g = 0; g < 8; ++g) {
+        std::uint32_t signs = 0;
+        for (int o = 0; o < 4; ++o) signs |= std::uint32_t{found.signs[4 * g + o]} << (8 * o);
+        const std::uint32_t word = word_of_sevens(signs, found.level[g]);
+        const std::uint16_t* const point = found.points + 4 * g;
+        std::uint16_t* const out = b.groups_packed + 4 * g;
+        out[0] = static_cast<std::uint16_t>(point[0] | point[1] << 8);
+        out[1] = static_cast<std::uint16_t>(point[2] | point[3] << 8);
+        out[2] = static_cast<std::uint16_t>(word);
+        out[3] = static_cast<std::uint16_t>(word >> 16);
+      }
+      return b;
+    }
+
     magnitude_search<rule, Arch> search_;
+    coder coder_;
   };
 };
 static_assert(sizeof(iq2_xxs) == 66 && opaque_format<iq2_xxs>);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "subbyte/format/concepts.hpp"
+#include "subbyte/format/magnitude_best.hpp"
 #include "subbyte/format/magnitude_search.hpp"
 #include "subbyte/format/vector_codebook.hpp"
 #include "subbyte/fwd.hpp"
@@ -47,6 +48,7 @@ struct iq3_s {
     using codebook = iq3_s_codebook;
     static constexpr int shells = 3;
     static constexpr int group_size = 32;
+    static constexpr float unit = 1;
     static constexpr bool even_signs = false;
     static constexpr float zero_below = 0;
     static constexpr float energy_factor = 2;
@@ -69,7 +71,30 @@ struct iq3_s {
   class encoder {
    public:
     [[nodiscard]] iq3_s operator()(const float* w, const float* importance, float) const noexcept {
+      return packed(search_(w, importance));
+    }
+
+    /// The block of least sum(importance * (w - decoded)^2), importance null: ones, among
+    /// operator()'s and what searches find: one with effort 1, two or three with 2 or 3; see
+    /// octet_search.
+    ///
+    /// Numerics  the same bits on every compiler, arch and flag. What is not finite, or too small
+    /// for
+    ///           an fp16 scale, is left to operator().
+    [[nodiscard]] iq3_s best(const float* w, const float* importance, float,
+                             int effort) const noexcept {
       const auto found = search_(w, importance);
+      const auto search = [&](int k) noexcept {
+        return octet_search<coder, Arch>(coder_)(w, importance, found, octet_plans[k]);
+      };
+      const auto pack = [](const octet_block& b) noexcept { return packed(b); };
+      return least_error_block<Arch>(packed(found), w, importance, effort, search, pack);
+    }
+
+   private:
+    using coder = magnitude_coder<rule, Arch>;
+
+    [[nodiscard]] static iq3_s packed(const magnitude_block<rule>& found) noexcept {
       iq3_s b{half::nearest(found.scale * 1.033F), {}, {}, {}, {}};
       int next = 0;
       for (int g = 0; g < 8; ++g) {
@@ -92,8 +117,22 @@ struct iq3_s {
       return b;
     }
 
-   private:
+    [[nodiscard]] static iq3_s packed(const octet_block& found) noexcept {
+      iq3_s b{found.scale, {}, {}, {}, {}};
+      for (int p = 0; p < 64; ++p) {
+        b.indices[p] = static_cast<std::uint8_t>(found.points[p] & 255);
+        const int high = found.points[p] >> 8 << (p % 8);
+        b.indices_high[p / 8] = static_cast<std::uint8_t>(b.indices_high[p / 8] | high);
+      }
+      for (int o = 0; o < 32; ++o) b.signs[o] = found.signs[o];
+      for (int g = 0; g < 8; g += 2) {
+        b.scales[g / 2] = static_cast<std::uint8_t>(found.level[g] | found.level[g + 1] << 4);
+      }
+      return b;
+    }
+
     magnitude_search<rule, Arch> search_;
+    coder coder_;
   };
 };
 static_assert(sizeof(iq3_s) == 110 && opaque_format<iq3_s>);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "subbyte/format/concepts.hpp"
+#include "subbyte/format/magnitude_best.hpp"
 #include "subbyte/format/magnitude_search.hpp"
 #include "subbyte/format/vector_codebook.hpp"
 #include "subbyte/fwd.hpp"
@@ -49,6 +50,7 @@ struct iq3_xxs {
     using codebook = iq3_xxs_codebook;
     static constexpr int shells = 2;
     static constexpr int group_size = 32;
+    static constexpr float unit = 0.25F;
     static constexpr bool even_signs = true;
     static constexpr float zero_below = 1e-8F;
     static constexpr float energy_factor = 2;
@@ -71,7 +73,30 @@ struct iq3_xxs {
    public:
     [[nodiscard]] iq3_xxs operator()(const float* w, const float* importance,
                                      float) const noexcept {
+      return packed(search_(w, importance));
+    }
+
+    /// The block of least sum(importance * (w - decoded)^2), importance null: ones, among
+    /// operator()'s and what searches find: one with effort 1, two or three with 2 or 3; see
+    /// octet_search.
+    ///
+    /// Numerics  the same bits on every compiler, arch and flag. What is not finite, or too small
+    /// for
+    ///           an fp16 scale, is left to operator().
+    [[nodiscard]] iq3_xxs best(const float* w, const float* importance, float,
+                               int effort) const noexcept {
       const auto found = search_(w, importance);
+      const auto search = [&](int k) noexcept {
+        return octet_search<coder, Arch>(coder_)(w, importance, found, octet_plans[k]);
+      };
+      const auto pack = [](const octet_block& b) noexcept { return packed(b); };
+      return least_error_block<Arch>(packed(found), w, importance, effort, search, pack);
+    }
+
+   private:
+    using coder = magnitude_coder<rule, Arch>;
+
+    [[nodiscard]] static iq3_xxs packed(const magnitude_block<rule>& found) noexcept {
       iq3_xxs b{half::nearest(found.scale * 1.0125F), {}, {}};
       if (found.scale == 0) return b;
       for (int g = 0; g < 8; ++g) {
@@ -84,8 +109,19 @@ struct iq3_xxs {
       return b;
     }
 
-   private:
+    [[nodiscard]] static iq3_xxs packed(const octet_block& found) noexcept {
+      iq3_xxs b{found.scale, {}, {}};
+      for (int p = 0; p < 64; ++p) b.indices[p] = static_cast<std::uint8_t>(found.points[p]);
+      for (int g = 0; g < 8; ++g) {
+        std::uint32_t signs = 0;
+        for (int o = 0; o < 4; ++o) signs |= std::uint32_t{found.signs[4 * g + o]} << (8 * o);
+        store_le<std::uint32_t>(b.words + 4 * g, word_of_sevens(signs, found.level[g]));
+      }
+      return b;
+    }
+
     magnitude_search<rule, Arch> search_;
+    coder coder_;
   };
 };
 static_assert(sizeof(iq3_xxs) == 98 && opaque_format<iq3_xxs>);

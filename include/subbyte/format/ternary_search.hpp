@@ -232,6 +232,9 @@ class ternary_search {
     return b;
   }
 
+  /// Which points are near to a vector of digits.
+  [[nodiscard]] const point_table<iq1_codebook, 3, Arch>& table() const noexcept { return table_; }
+
  private:
   [[nodiscard]] group search_group(const float* x, const float* weight,
                                    float zero_below) const noexcept {

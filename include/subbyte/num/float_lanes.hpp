@@ -105,6 +105,11 @@ struct int_lanes {
     for (int k = 0; k < registers; ++k) v.part[k] = a.part[k] & b.part[k];
     return v;
   }
+  SUBBYTE_INLINE friend int_lanes operator|(const int_lanes& a, const int_lanes& b) noexcept {
+    int_lanes v;
+    for (int k = 0; k < registers; ++k) v.part[k] = a.part[k] | b.part[k];
+    return v;
+  }
   /// Whether a lane is not 0.
   [[nodiscard]] SUBBYTE_INLINE friend bool any(const int_lanes& a) noexcept {
     native merged = a.part[0];

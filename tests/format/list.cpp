@@ -41,7 +41,7 @@ TEST_CASE("visit_format finds every format by its name, whatever the case") {
 }
 
 TEST_CASE("visit_format finds no format for a name that is not one") {
-  for (const char* name : {"", "q4_", "q4_00", "q4_0 ", "q4-0", "q4_K_M", "iq2_k", "Q"}) {
+  for (const char* name : {"", "q4_", "q4_00", "q4_0 ", "q4-0", "q4_K_M", "iq4_ks", "Q"}) {
     CHECK(visited(name) == "");
   }
   CHECK(visited(static_cast<const char*>(nullptr)) == "");

@@ -64,10 +64,10 @@ struct iq4_kss {
     return u;
   }
 
-  /// The block of codes that have an even number of bits set in every four: join undoes split for
-  /// them, and for no others.
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr iq4_kss join(const params& p,
-                                                                const codes& c) noexcept {
+  /// The block of codes that have an even number of bits set in every four: it undoes split for
+  /// them, and for no others. Hence no join().
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr iq4_kss join_even(const params& p,
+                                                                     const codes& c) noexcept {
     iq4_kss b{};
     std::uint8_t scales[groups] = {};
     pack_odd_scales(p, scales);
@@ -129,7 +129,7 @@ struct iq4_kss {
         c[moved] = static_cast<std::uint8_t>(target);
       }
     }
-    return join(p, c);
+    return join_even(p, c);
   }
 
  private:
@@ -150,7 +150,8 @@ struct iq4_kss {
     return (word & 1) != 0;
   }
 };
-static_assert(sizeof(iq4_kss) == 128 && row_scaled_format<iq4_kss>);
+static_assert(sizeof(iq4_kss) == 128 && row_scaled_format<iq4_kss> &&
+              !row_scaled_grid_format<iq4_kss>);
 
 }  // namespace SUBBYTE_ABI
 }  // namespace subbyte

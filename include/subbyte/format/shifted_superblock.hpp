@@ -47,7 +47,7 @@ struct scale_levels {
   [[nodiscard]] SUBBYTE_HD_INLINE constexpr int limited(int level) const noexcept {
     return level < first ? first : (level > last() ? last() : level);
   }
-  /// The integer nearest to x; NaN gives the first.
+  /// The integer nearest to x, up to the rounding of x - first; NaN gives the first.
   [[nodiscard]] SUBBYTE_INLINE constexpr int nearest(float x) const noexcept {
     if (!(x > static_cast<float>(first))) return first;
     if (x > static_cast<float>(last())) return last();

@@ -174,6 +174,11 @@ struct portable_decode {
   SUBBYTE_INLINE void operator()(const F& block, float* out) const noexcept {
     decode(block, out);
   }
+  template <row_scaled_format F>
+  SUBBYTE_INLINE void operator()(const F& block, const typename F::row_scale& scale,
+                                 float* out) const noexcept {
+    F::decode(block, scale, out);
+  }
 };
 
 /// One block from block_size floats: the format's encode_ref, else nearest codes to fitted params.

@@ -69,11 +69,13 @@ class row_scaled_matrix_view {
     return {bytes_ + first * row_bytes(), count, cols_};
   }
 
-  /// Weights [k0, k0 + count) of row r into out[0, count).
+  /// Weights [k0, k0 + count) of row r into out[0, count). decode_block(block, scale, float*) gives
+  /// the bits of F::decode; the kernels have their own.
   ///
   /// Cost  whole blocks decode straight into `out`; a cut block goes through a copy on the stack.
-  template <class Arch = arch::native>
-  void decode_row(index_t r, index_t k0, index_t count, float* out) const noexcept {
+  template <class Arch = arch::native, class DecodeBlock = portable_decode>
+  void decode_row(index_t r, index_t k0, index_t count, float* out,
+                  DecodeBlock decode_block = {}) const noexcept {
     SUBBYTE_EXPECTS(k0 >= 0 && count >= 0 && k0 + count <= cols_);
     if (count == 0) return;
     constexpr index_t block = F::block_size;
@@ -82,12 +84,12 @@ class row_scaled_matrix_view {
     index_t skip = k0 % block;
     while (count > 0) {
       if (skip == 0 && count >= block) {
-        F::decode(*source, s, out);
+        decode_block(*source, s, out);
         out += block;
         count -= block;
       } else {
         float whole[static_cast<std::size_t>(block)];
-        F::decode(*source, s, whole);
+        decode_block(*source, s, whole);
         const index_t n = count < block - skip ? count : block - skip;
         for (index_t i = 0; i < n; ++i) out[i] = whole[skip + i];
         out += n;

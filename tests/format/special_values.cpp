@@ -141,13 +141,16 @@ TEST_CASE("a single outlier keeps its value and its neighbours stay near zero") 
         INFO(outlier << " became " << at_outlier);
         // 5 is a midpoint of mxfp4's 4 and 6 and goes to 4. The others round a scale to fp16;
         // q3_k and q6_k round it to the grid's end too, one of 4 or 32 steps.
-        // nvfp4's scale of 5 / 6 rounds to 13 / 16. The least squares of iq2_k and iq3_k, whose
-        // levels nearest to zero are 1 of 31 and 63, give the fifteen neighbours their due.
+        // nvfp4's scale of 5 / 6 rounds to 13 / 16. The codebooks of iq2_k to iq5_k have no zero:
+        // the least squares of one weight at the level -end and fifteen at 1.
+        const auto without_zero = [](double end) { return 15 / (end * end + 15) + 0x1p-11; };
         const double bound = std::is_same_v<F, mxfp4>   ? 0.2
                              : std::is_same_v<F, nvfp4> ? 0.026
                              : std::is_same_v<F, q1_0>  ? 1
-                             : std::is_same_v<F, iq2_k> ? 1.01 * 15 / (31 * 31 + 15)
-                             : std::is_same_v<F, iq3_k> ? 1.01 * 15 / (63 * 63 + 15)
+                             : std::is_same_v<F, iq2_k> ? without_zero(31)
+                             : std::is_same_v<F, iq3_k> ? without_zero(63)
+                             : std::is_same_v<F, iq4_k> ? without_zero(127)
+                             : std::is_same_v<F, iq5_k> ? without_zero(126)
                                                         : 0x1p-10;
         CHECK(std::fabs(at_outlier - outlier) <= bound * 5);
         // Zero is a code, up to the fp16 rounding of a minimum; iq4's nearest level is 1 of 113.

@@ -9,6 +9,8 @@
 ///           on every compiler, flag and CPU.
 #pragma once
 
+#include <utility>  // std::integer_sequence
+
 #include "subbyte/format/concepts.hpp"
 #include "subbyte/format/search.hpp"
 #include "subbyte/format/shifted_codebook.hpp"

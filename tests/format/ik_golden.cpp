@@ -80,17 +80,25 @@ double weighted_error(const std::vector<float>& a, const float* b,
   return sum;
 }
 
+/// A row as this library encodes it.
 template <class F>
-std::vector<float> encoded_plain(const std::vector<float>& w, const float* importance) {
+struct encoded {
+  std::vector<F> blocks;
+  std::vector<unsigned char> scale;  // of the row, where F has one
+  std::vector<float> values;
+};
+
+template <class F>
+[[gnu::noinline]] encoded<F> encode_plain(const std::vector<float>& w, const float* importance) {
   std::vector<F> blocks(columns / F::block_size);
   const float energy = mean_square<arch::native>(w.data(), columns);
   block_encoder<F, arch::native>()(w.data(), importance, energy,
                                    static_cast<index_t>(blocks.size()), blocks.data());
-  return decoded(blocks);
+  return {blocks, {}, decoded(blocks)};
 }
 
 template <class F>
-std::vector<float> encoded_row(const std::vector<float>& w, const float* importance) {
+[[gnu::noinline]] encoded<F> encode_row(const std::vector<float>& w, const float* importance) {
   std::vector<F> blocks(columns / F::block_size);
   std::vector<group_fit> groups(blocks.size() * F::groups);
   const auto load_block = [&](index_t b, float* x, float* weight) {
@@ -102,7 +110,24 @@ std::vector<float> encoded_row(const std::vector<float>& w, const float* importa
   };
   const auto scale = encode_shifted_row<F, arch::native>(static_cast<index_t>(blocks.size()),
                                                          load_block, groups.data(), blocks.data());
-  return decoded_row<F>(scale, blocks);
+  std::vector<unsigned char> bytes(sizeof(scale));
+  std::memcpy(bytes.data(), &scale, sizeof(scale));
+  return {blocks, bytes, decoded_row<F>(scale, blocks)};
+}
+
+template <class F>
+encoded<F> encode_by_us(const std::vector<float>& w, const float* importance) {
+  if constexpr (row_scaled_format<F>) {
+    return encode_row<F>(w, importance);
+  } else {
+    return encode_plain<F>(w, importance);
+  }
+}
+
+std::uint64_t fnv1a64(std::uint64_t hash, const void* data, std::size_t size) {
+  const auto* const bytes = static_cast<const unsigned char*>(data);
+  for (std::size_t i = 0; i < size; ++i) hash = (hash ^ bytes[i]) * 0x100000001B3U;
+  return hash;
 }
 
 }  // namespace
@@ -172,16 +197,47 @@ TEST_CASE("our encoders of ik_llama.cpp's types lose no more than its own do") {
         const auto w = encoder_input(r);
         const auto importance = encoder_importance(r);
         const float* const weight = importance.empty() ? nullptr : importance.data();
-        std::vector<float> ours;
-        if constexpr (row_scaled_format<F>) {
-          ours = encoded_row<F>(w, weight);
-        } else {
-          ours = encoded_plain<F>(w, weight);
-        }
+        const auto ours = encode_by_us<F>(w, weight).values;
         INFO(F::name << ", row " << r);
         CHECK(weighted_error(w, ours.data(), importance) <=
               weighted_error(w, theirs.data() + r * columns, importance));
       }
+    }
+  });
+}
+
+TEST_CASE("our encoders of ik_llama.cpp's types give these bytes with any compiler and flags") {
+  struct known {
+    const char* name;
+    std::uint64_t hash;
+  };
+  constexpr known hashes[] = {
+      {"q6_0", 0xE36F6DC36C52CCBFU},   {"iq2_k", 0xBFCC86E42662A234U},
+      {"iq3_k", 0xE7AC2424B79C4B90U},  {"iq4_k", 0x7A83B971E9573BC9U},
+      {"iq5_k", 0x336B38B276007B0CU},  {"iq6_k", 0x64B27D87C7B5AD07U},
+      {"iq2_ks", 0x9E58133234C6B022U}, {"iq3_ks", 0x632A27FC91CE9D60U},
+      {"iq4_ks", 0xFC688D39B86668CFU}, {"iq4_kss", 0x9034A27E5990C6D6U},
+      {"iq5_ks", 0xE227C5373ABA5965U},
+  };
+  for_each_type(file_formats{}, [&](auto format) {
+    using F = typename decltype(format)::type;
+    if constexpr (contains_v<plain_formats, F> || row_scaled_format<F>) {
+      std::uint64_t hash = 0xCBF29CE484222325U;
+      for (int r = 0; r < encoded_rows; ++r) {
+        const auto importance = encoder_importance(r);
+        const auto row =
+            encode_by_us<F>(encoder_input(r), importance.empty() ? nullptr : importance.data());
+        hash = fnv1a64(hash, row.scale.data(), row.scale.size());
+        hash = fnv1a64(hash, row.blocks.data(), row.blocks.size() * sizeof(F));
+      }
+      bool found = false;
+      for (const known& k : hashes) {
+        if (std::string(k.name) != F::name) continue;
+        found = true;
+        INFO(F::name << " gives " << hash);
+        CHECK(hash == k.hash);
+      }
+      CHECK(found);
     }
   });
 }

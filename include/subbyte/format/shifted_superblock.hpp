@@ -37,6 +37,14 @@ struct shifted_params {
   }
 };
 
+/// A row-scaled format of this kind: what encode_shifted_row makes rows of.
+template <class F>
+concept shifted_row_format = row_scaled_format<F> && requires {
+  typename F::codebook;
+  F::levels;
+  F::groups;
+};
+
 /// The integers first, first + step, ..., `count` of them; first has the largest magnitude.
 struct scale_levels {
   int first;
@@ -460,7 +468,7 @@ template <class F, class Arch>
 ///
 /// Shapes    groups [blocks * F::groups], scratch; out [blocks].
 /// Returns   the scale of the row.
-template <class F, class Arch, class Load>
+template <shifted_row_format F, class Arch, class Load>
 [[nodiscard]] typename F::row_scale encode_shifted_row(index_t blocks, const Load& load,
                                                        group_fit* groups, F* out) noexcept {
   using scale_type = typename F::row_scale;

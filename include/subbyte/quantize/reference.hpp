@@ -44,7 +44,7 @@ struct reference {
   /// Cost      four passes per row, parallel over rows; two floats of memory per group of 32
   ///           weights.
   /// Throws    as above; out_of_memory.
-  template <row_scaled_format F, class Arch>
+  template <shifted_row_format F, class Arch>
   policy_report apply(weights_view w, row_scaled_matrix<F, Arch>& target, executor_ref ex) const {
     check_importance<Arch>(w.extent(1));
     const index_t blocks = w.extent(1) / F::block_size;

@@ -35,7 +35,7 @@ def main():
             return run_program(os.path.join(args.programs, program), *options, refused=refused)
 
         def perplexity(model):
-            printed = run("perplexity", model, "--tokens", tokens, "--windows", "4", "--speed", "0",
+            printed = run("perplexity", model, "--tokens", tokens, "--windows", "1", "--speed", "0",
                           "--json", "-")
             return json.loads(printed)["models"][0]["perplexity"]
 
@@ -53,7 +53,7 @@ def main():
             listing = json.loads(run("inspect", model, "--json"))
             listed = {t["name"]: t for t in listing["tensors"]}
             check(listed["token_embd.weight"]["type"] == name, f"{name}: inspect names the type")
-            check(listed["token_embd.weight"]["bytes"] == len(tensors[b"token_embd.weight"][2]),
+            check(listed["token_embd.weight"]["bytes"] == len(tensors["token_embd.weight"][2]),
                   f"{name}: inspect counts the bytes")
             ratio = perplexity(model) / original
             print(f"{name:8} perplexity {ratio:.4f} of F16's")

@@ -3,6 +3,7 @@
 /// raised by a constant, and a bit per group of weights chooses.
 #pragma once
 
+#include "subbyte/core/constant_table.hpp"
 #include "subbyte/format/codebook.hpp"
 
 namespace subbyte {
@@ -33,9 +34,14 @@ struct iq2 {
   static constexpr int bits = 2;
   static constexpr float shift = 5;
 
+  struct table {
+    [[nodiscard]] SUBBYTE_HD_INLINE static constexpr constant_array<float, 4> values() noexcept {
+      return {{-31, -13, 1, 17}};
+    }
+  };
+
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr float value(int code) noexcept {
-    constexpr std::int8_t levels[4] = {-31, -13, 1, 17};
-    return static_cast<float>(levels[code & 3]);
+    return look_up<table>(code & 3);
   }
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int nearest(float x) noexcept {
     return nearest_ascending<iq2>(x);
@@ -51,9 +57,14 @@ struct iq3 {
   static constexpr int bits = 3;
   static constexpr float shift = 4;
 
+  struct table {
+    [[nodiscard]] SUBBYTE_HD_INLINE static constexpr constant_array<float, 8> values() noexcept {
+      return {{-63, -40, -23, -10, 1, 13, 28, 47}};
+    }
+  };
+
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr float value(int code) noexcept {
-    constexpr std::int8_t levels[8] = {-63, -40, -23, -10, 1, 13, 28, 47};
-    return static_cast<float>(levels[code & 7]);
+    return look_up<table>(code & 7);
   }
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int nearest(float x) noexcept {
     return nearest_ascending<iq3>(x);
@@ -77,11 +88,15 @@ struct iq5 {
   static constexpr int bits = 5;
   static constexpr float shift = 2;
 
+  struct table {
+    [[nodiscard]] SUBBYTE_HD_INLINE static constexpr constant_array<float, 32> values() noexcept {
+      return {{-126, -114, -103, -92, -83, -74, -65, -57, -50, -43, -36, -30, -24, -18, -12, -6,
+               -1,   5,    11,   17,  23,  29,  36,  43,  51,  59,  68,  77,  87,  97,  109, 121}};
+    }
+  };
+
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr float value(int code) noexcept {
-    constexpr std::int8_t levels[32] = {-126, -114, -103, -92, -83, -74, -65, -57, -50, -43, -36,
-                                        -30,  -24,  -18,  -12, -6,  -1,  5,   11,  17,  23,  29,
-                                        36,   43,   51,   59,  68,  77,  87,  97,  109, 121};
-    return static_cast<float>(levels[code & 31]);
+    return look_up<table>(code & 31);
   }
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int nearest(float x) noexcept {
     return nearest_ascending<iq5>(x);
@@ -101,24 +116,22 @@ struct iq6 {
   static constexpr float shift = 1;
 
   struct table {
-    float level[64];
-  };
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr table polynomial() noexcept {
-    table t{};
-    for (int code = 0; code < 64; ++code) {
-      const float q = static_cast<float>(code);
-      const float cubic = q * 0.0011972F;
-      const float square = q * (cubic - 0.11218F);
-      const float linear = q * (square + 6.2568F);
-      t.level[code] = linear - 127.0F;
+    [[nodiscard]] SUBBYTE_HD_INLINE static constexpr constant_array<float, 64> values() noexcept {
+      constant_array<float, 64> levels{};
+      for (int code = 0; code < 64; ++code) {
+        const float q = static_cast<float>(code);
+        const float cubic = q * 0.0011972F;
+        const float square = q * (cubic - 0.11218F);
+        const float linear = q * (square + 6.2568F);
+        levels.at[code] = linear - 127.0F;
+      }
+      return levels;
     }
-    return t;
-  }
+  };
 
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr float value(int code) noexcept {
-    // A constant expression, so that no flag contracts the polynomial.
-    constexpr table levels = polynomial();
-    return levels.level[code & 63];
+    // Computed by the compiler, so that no flag contracts the polynomial.
+    return look_up<table>(code & 63);
   }
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int nearest(float x) noexcept {
     return nearest_ascending<iq6>(x);

@@ -24,6 +24,15 @@ void print_row() {
               partner.c_str(), subbyte::grid_format<F> ? "grid" : "opaque");
 }
 
+/// A row-scaled format has no page: a block alone has no weights to turn bits of.
+template <class F>
+void print_row_scaled() {
+  std::printf("| `%s` | %d | %d | %d + %d per row | %.4f | - | %s |\n", F::name,
+              static_cast<int>(F::gguf_type), F::block_size, static_cast<int>(sizeof(F)),
+              static_cast<int>(sizeof(typename F::row_scale)), subbyte::bits_per_weight<F>,
+              subbyte::row_scaled_grid_format<F> ? "grid" : "opaque");
+}
+
 template <class F>
 F with_bit_turned(F block, std::size_t bit) {
   std::uint8_t bytes[sizeof(F)];
@@ -189,4 +198,6 @@ int main(int argc, char** argv) {
   std::puts("|---|---|---|---|---|---|---|");
   subbyte::for_each_type(subbyte::all_formats{},
                          []<class F>(std::type_identity<F>) { print_row<F>(); });
+  subbyte::for_each_type(subbyte::row_scaled_formats{},
+                         []<class F>(std::type_identity<F>) { print_row_scaled<F>(); });
 }

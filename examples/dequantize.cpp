@@ -264,7 +264,9 @@ void write_gguf(const gguf::split_file& file, const std::string& path, const flo
   if (file.find(type_key) == nullptr) out.metadata(type_key, type.file_type);
   // Vectors stay F32, as llama.cpp wants them; integers stay what they are.
   const auto is_float = [](const gguf::tensor& t) {
-    return subbyte::any_type(subbyte::all_formats{}, [&](auto tag) {
+    // Quantized, and no format here: refused by name rather than copied.
+    if (gguf::find_ik_tensor_type(t.type()).name != nullptr) t.visit([](auto) {});
+    return subbyte::any_type(subbyte::file_formats{}, [&](auto tag) {
       using F = typename decltype(tag)::type;
       if constexpr (subbyte::gguf_format<F>) return t.type() == F::gguf_type;
       return false;

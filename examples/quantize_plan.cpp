@@ -41,7 +41,7 @@ namespace {
 bool fits(const target_format& f, const source_tensor& t) { return t.cols() % f.block_size == 0; }
 
 index_t stored_bytes(const target_format& f, const source_tensor& t) {
-  return t.size() / f.block_size * f.block_bytes;
+  return t.size() / f.block_size * f.block_bytes + t.rows() * f.row_bytes;
 }
 
 // The format for rows that the wanted one cannot divide into blocks.

@@ -80,6 +80,7 @@ struct target_format {
   std::string name;
   std::optional<std::uint32_t> gguf_type;
   index_t block_size, block_bytes;  // 0: groups of any size
+  index_t row_bytes;                // what a row begins with
 
   quantized_layer (*quantize)(const method& how, const layer_task& task, bool decode);
   subbyte::awq_result (*search_scale)(std::span<const subbyte::matrix_view<const float>> weights,
@@ -94,7 +95,7 @@ struct target_format {
   [[nodiscard]] bool takes(const method& how) const { return takes_method(how.name); }
 };
 
-/// The formats of the registry that a GGUF file can hold.
+/// The formats of the library that a GGUF file can hold.
 const std::vector<target_format>& block_target_formats();
 /// int2 ... int8 (whole zero points), with the ending s symmetric, with r real zero points as
 /// HQQ's; nf4. Scales are f16.

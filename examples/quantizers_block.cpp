@@ -2,6 +2,7 @@
 /// The methods on block formats, and the table of methods.
 #include "quantizers_of.hpp"
 #include "subbyte/format/list.hpp"
+#include "subbyte/io/gguf.hpp"
 
 namespace example {
 
@@ -67,11 +68,13 @@ known_input::known_input(const subbyte::input_statistics& statistics,
 const std::vector<target_format>& block_target_formats() {
   static const std::vector<target_format> formats = [] {
     std::vector<target_format> list;
-    subbyte::for_each_type(subbyte::all_formats{}, [&](auto tag) {
+    subbyte::for_each_type(subbyte::file_formats{}, [&](auto tag) {
       using F = typename decltype(tag)::type;
       if constexpr (subbyte::gguf_format<F>) {
-        list.push_back({F::name, F::gguf_type, F::block_size, sizeof(F), &quantize_to_blocks<F>,
-                        &search_scale<F>, &takes_method<subbyte::block_matrix<F>>});
+        using owner = subbyte::matrix_of<F, subbyte::arch::native>;
+        list.push_back({F::name, F::gguf_type, F::block_size, sizeof(F),
+                        subbyte::gguf::tensor_type_of<F>().row_bytes, &quantize_to_blocks<F>,
+                        &search_scale<F>, &takes_method<owner>});
       }
     });
     return list;

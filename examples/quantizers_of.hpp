@@ -171,7 +171,8 @@ subbyte::tensor<float, 2> decoded(View w, subbyte::executor_ref executor) {
 
 template <class F>
 quantized_layer quantize_to_blocks(const method& how, const layer_task& task, bool decode) {
-  subbyte::block_matrix<F> target(task.weights.extent(0), task.weights.extent(1));
+  subbyte::matrix_of<F, subbyte::arch::native> target(task.weights.extent(0),
+                                                      task.weights.extent(1));
   quantized_layer made;
   require_known(how, task);
   made.report = fill(how, task, target, F::name);
@@ -223,6 +224,7 @@ target_format grouped(const char* name) {
   using P = subbyte::planar<G, subbyte::half>;
   return {name,
           std::nullopt,
+          0,
           0,
           0,
           &quantize_to_groups<P>,

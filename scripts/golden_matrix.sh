@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Byte parity must not depend on the compiler, on optimization or on contraction to fma: builds and
-# runs tests/format/golden.cpp for compilers x -march x -O: every two of them meet, and with --full
-# all three.
+# runs tests/format/golden.cpp and ik_golden.cpp for compilers x -march x -O: every two of them
+# meet, and with --full all three.
 #
 # usage: golden_matrix.sh [--full] [BUILD_FOLDER]
 set -euo pipefail
@@ -49,7 +49,7 @@ one() { # compiler arch optimization
   local name="$1 -march=$2 $3" file="$out/$1$3-$2"
   # shellcheck disable=SC2086
   if "$1" -std=c++20 "$3" "-march=$2" -Iinclude -Itests "-DSUBBYTE_GOLDEN_DIR=\"$PWD/tests/golden\"" \
-    tests/format/golden.cpp "$out/main-$1.o" $catch_libraries -o "$file" >"$file.log" 2>&1 &&
+    tests/format/golden.cpp tests/format/ik_golden.cpp "$out/main-$1.o" $catch_libraries -o "$file" >"$file.log" 2>&1 &&
     "$file" '~[slow]' >>"$file.log" 2>&1; then
     printf 'passed  %s\n' "$name"
     rm -f "$file"

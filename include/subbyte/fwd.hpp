@@ -30,17 +30,28 @@ struct q2_k;
 struct q3_k;
 struct q4_k;
 struct q5_k;
+struct q6_0;
 struct q6_k;
 struct q8_k;
 struct iq1_m;
 struct iq1_s;
+struct iq2_k;
+struct iq2_ks;
 struct iq2_s;
 struct iq2_xs;
 struct iq2_xxs;
+struct iq3_k;
+struct iq3_ks;
 struct iq3_s;
 struct iq3_xxs;
+struct iq4_k;
+struct iq4_ks;
+struct iq4_kss;
 struct iq4_nl;
 struct iq4_xs;
+struct iq5_k;
+struct iq5_ks;
+struct iq6_k;
 struct mxfp4;
 struct nvfp4;
 struct q1_0;
@@ -52,6 +63,10 @@ template <class F>
 class block_matrix_view;
 template <class F, class Arch = arch::native>
 class block_matrix;
+template <class F>
+class row_scaled_matrix_view;
+template <class F, class Arch = arch::native>
+class row_scaled_matrix;
 template <class G, class S>
 class planar_matrix_view;
 template <class G, class S, class Arch = arch::native>

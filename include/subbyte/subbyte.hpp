@@ -21,6 +21,7 @@
 #include "subbyte/matrix/concepts.hpp"
 #include "subbyte/matrix/group_codes.hpp"
 #include "subbyte/matrix/planar_matrix.hpp"
+#include "subbyte/matrix/row_scaled_matrix.hpp"
 #include "subbyte/matrix/scale_plane.hpp"
 #include "subbyte/matrix/slice.hpp"
 #include "subbyte/metrics/cost.hpp"

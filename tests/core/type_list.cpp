@@ -15,6 +15,9 @@ static_assert(contains_v<three, char> && contains_v<three, short> && contains_v<
 static_assert(!contains_v<three, long> && !contains_v<three, const int>);
 static_assert(!contains_v<type_list<>, int> && !contains_v<int, int>);
 
+static_assert(std::is_same_v<joined_t<three, type_list<char>>, type_list<char, short, int, char>>);
+static_assert(std::is_same_v<joined_t<type_list<>, three>, three>);
+
 constexpr std::size_t bytes_of(three list) {
   std::size_t sum = 0;
   for_each_type(list, [&]<class T>(std::type_identity<T>) { sum += sizeof(T); });

@@ -3,12 +3,16 @@
 
 import struct
 
-# Block size and bytes of the tensor types used here. Source: ggml's table of types.
+# Block size and bytes of the tensor types used here. Source: ggml's table of types; from 133 on
+# ik_llama.cpp's, some of whose rows begin with bytes of their own.
 TYPES = {0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34),
          10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210),
          16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110),
          22: (256, 82), 23: (256, 136), 29: (256, 56), 30: (1, 2), 34: (256, 54), 35: (256, 66),
-         39: (32, 17), 40: (64, 36), 41: (128, 18), 42: (64, 18)}
+         39: (32, 17), 40: (64, 36), 41: (128, 18), 42: (64, 18), 133: (32, 26), 137: (256, 76),
+         138: (256, 110), 139: (256, 144), 140: (256, 176), 141: (256, 212), 144: (256, 136),
+         145: (256, 70), 146: (256, 128), 152: (256, 168), 156: (256, 102)}
+ROW_BYTES = {144: 4, 145: 2, 146: 4, 152: 4, 156: 2}
 SCALARS = ["B", "b", "H", "h", "I", "i", "f", "?", None, None, "Q", "q", "d"]
 
 
@@ -57,5 +61,6 @@ def read_gguf(path):
             size *= extent
         weights, stored = TYPES[kind]
         begin = start + offset
-        tensors[name] = (dims, kind, data[begin:begin + size // weights * stored])
+        length = size // weights * stored + size // dims[0] * ROW_BYTES.get(kind, 0)
+        tensors[name] = (dims, kind, data[begin:begin + length])
     return metadata, tensors

@@ -55,7 +55,17 @@ constexpr fact facts[] = {
     {"iq3_s", 256, 110, 21, 0, 3.4375},
     {"iq1_s", 256, 50, 19, 0, 1.5625},
     {"iq1_m", 256, 56, 29, 0, 1.75},
+    {"q6_0", 32, 26, 133, 64, 6.5},
+    {"iq2_k", 256, 76, 137, 4, 2.375},
+    {"iq3_k", 256, 110, 138, 8, 3.4375},
+    {"iq4_k", 256, 144, 139, 16, 4.5},
+    {"iq5_k", 256, 176, 140, 32, 5.5},
+    {"iq6_k", 256, 212, 141, 64, 6.625},
 };
+
+/// ik_llama.cpp's non-linear types, whose encoders are the library's own: derived from fit.
+template <class F>
+constexpr bool encoded_by_fit = contains_v<type_list<iq2_k, iq3_k, iq4_k, iq5_k, iq6_k>, F>;
 
 template <class F>
 const fact& fact_of() {
@@ -233,7 +243,7 @@ TEST_CASE("sizes, bits per weight and type numbers are those of the file format"
     CHECK(bits_per_weight<F> == expected.bits_per_weight);
     CHECK(grid_format<F> == (expected.codes != 0));
     CHECK(opaque_format<F> == (expected.codes == 0));
-    CHECK((reference_encodable<F> || table_encodable<F>));
+    CHECK((reference_encodable<F> || table_encodable<F>) != encoded_by_fit<F>);
     CHECK(names.insert(F::name).second);
     if constexpr (gguf_format<F>) {
       CHECK(static_cast<int>(F::gguf_type) == expected.gguf_type);
@@ -358,6 +368,21 @@ TEST_CASE("L5: without encode_ref a block is join of fit and round") {
   CHECK(values[1] == 1.0F);
   CHECK(values[2] == 0.0F);
   CHECK(values[3] == 3.0F);
+
+  for_each_grid_format([](auto format) {
+    using F = typename decltype(format)::type;
+    if constexpr (encoded_by_fit<F>) {
+      for (std::uint64_t seed = 0; seed < 20; ++seed) {
+        const std::vector<float> x = weights<F>(seed);
+        const auto p = F::fit(x.data(), nullptr);
+        typename F::codes c{};
+        for (int i = 0; i < F::block_size; ++i) {
+          c[i] = static_cast<std::uint8_t>(F::round(x[static_cast<std::size_t>(i)], i, p));
+        }
+        CHECK(same_bytes(encoded<F>(seed, false), F::join(p, c)));
+      }
+    }
+  });
 }
 
 TEST_CASE(

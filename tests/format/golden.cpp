@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/// Every format of the registry against bytes and values made by ggml: equal bit for bit, whatever
+/// Every format of ggml's against bytes and values made by ggml: equal bit for bit, whatever
 /// the compiler, optimisation level and -march. Input: tests/golden/ggml.
 #include <algorithm>
 #include <cstring>
@@ -78,6 +78,13 @@ template <class F>
 /// Formats that ggml encodes with importance only.
 template <class F>
 constexpr bool needs_importance = contains_v<type_list<iq2_xxs, iq2_xs, iq1_s>, F>;
+
+/// ik_llama.cpp's types have numbers beyond ggml's, and golden data of their own.
+template <class F>
+constexpr bool known_to_ggml = [] {
+  if constexpr (gguf_format<F>) return F::gguf_type < 100;
+  return true;
+}();
 
 template <class F>
 [[gnu::noinline]] void decode_row(const F* blocks, float* out) {
@@ -161,7 +168,8 @@ void compare_format(const std::string& type, const char* variant) {
 TEST_CASE("every format's encoder and decoder equal ggml's bytes and values") {
   for_each_type(test_support::tested_formats{}, [](auto format) {
     using F = typename decltype(format)::type;
-    if constexpr (!std::is_same_v<F, f32>) {  // a copy: nothing to compare with
+    // f32 is a copy: nothing to compare with.
+    if constexpr (known_to_ggml<F> && !std::is_same_v<F, f32>) {
       if constexpr (!needs_importance<F>) compare_format<F>(golden_name(F::name), "plain");
       compare_format<F>(golden_name(F::name), "im");
     }

@@ -41,10 +41,21 @@ TEST_CASE("visit_format finds every format by its name, whatever the case") {
 }
 
 TEST_CASE("visit_format finds no format for a name that is not one") {
-  for (const char* name : {"", "q4_", "q4_00", "q4_0 ", "q4-0", "q4_K_M", "iq2_k", "Q"}) {
+  for (const char* name : {"", "q4_", "q4_00", "q4_0 ", "q4-0", "q4_K_M", "iq4_ks", "Q"}) {
     CHECK(visited(name) == "");
   }
   CHECK(visited(static_cast<const char*>(nullptr)) == "");
+}
+
+TEST_CASE("visit_format finds ik_llama.cpp's types, row-scaled ones in their own list") {
+  CHECK(visited("IQ4_K") == "iq4_k ");
+  CHECK(visited(133) == "q6_0 ");
+  CHECK(visited(144) == "");
+  CHECK(visited<row_scaled_formats>("IQ4_KS") == "iq4_ks ");
+  CHECK(visited<row_scaled_formats>(146) == "iq4_kss ");
+  CHECK(visited<file_formats>(141) == "iq6_k ");
+  CHECK(visited<file_formats>(156) == "iq3_ks ");
+  CHECK(visited<file_formats>(339) == "");
 }
 
 TEST_CASE("same_format_name ignores the case of ASCII letters and of nothing else") {

@@ -58,6 +58,9 @@ std::string zero_block(bool weighted) {
   if (name == "tq1_0") {
     bytes = std::string(48, '\x80') + std::string(4, '\x7F') + std::string(2, '\0');
   }
+  if (name == "iq2_k")
+    bytes = std::string(4, '\0') + std::string(8, '\x88') + std::string(64, '\0');
+  if (name == "iq4_k" || name == "iq5_k") bytes.replace(4, 4, 4, '\xAA');
   if (name == "tq2_0") bytes = std::string(64, '\x55') + std::string(2, '\0');
   return bytes;
 }
@@ -138,21 +141,30 @@ TEST_CASE("a single outlier keeps its value and its neighbours stay near zero") 
         INFO(outlier << " became " << at_outlier);
         // 5 is a midpoint of mxfp4's 4 and 6 and goes to 4. The others round a scale to fp16;
         // q3_k and q6_k round it to the grid's end too, one of 4 or 32 steps.
-        // nvfp4's scale of 5 / 6 rounds to 13 / 16.
+        // nvfp4's scale of 5 / 6 rounds to 13 / 16. The codebooks of iq2_k to iq5_k have no zero:
+        // the least squares of one weight at the level -end and fifteen at 1.
+        const auto without_zero = [](double end) { return 15 / (end * end + 15) + 0x1p-11; };
         const double bound = std::is_same_v<F, mxfp4>   ? 0.2
                              : std::is_same_v<F, nvfp4> ? 0.026
                              : std::is_same_v<F, q1_0>  ? 1
+                             : std::is_same_v<F, iq2_k> ? without_zero(31)
+                             : std::is_same_v<F, iq3_k> ? without_zero(63)
+                             : std::is_same_v<F, iq4_k> ? without_zero(127)
+                             : std::is_same_v<F, iq5_k> ? without_zero(126)
                                                         : 0x1p-10;
         CHECK(std::fabs(at_outlier - outlier) <= bound * 5);
         // Zero is a code, up to the fp16 rounding of a minimum; iq4's nearest level is 1 of 113.
-        const bool no_zero = std::is_same_v<F, iq4_nl> || std::is_same_v<F, iq4_xs>;
+        const bool no_zero =
+            contains_v<type_list<iq4_nl, iq4_xs, iq2_k, iq3_k, iq4_k, iq5_k, iq6_k>, F>;
         for (int i = 0; i < F::block_size; ++i) {
           if (i == F::block_size / 2 + 3) continue;
           const double rest = std::fabs(values[static_cast<std::size_t>(i)]);
           // q1_0 has the mean magnitude and no zero.
-          const double near_zero = std::is_same_v<F, q1_0> ? 1.01 / 128
-                                   : no_zero               ? 1.01 / 113
-                                                           : 0x1p-10;
+          const double near_zero = std::is_same_v<F, q1_0>    ? 1.01 / 128
+                                   : std::is_same_v<F, iq2_k> ? 1.01 / 31
+                                   : std::is_same_v<F, iq3_k> ? 1.01 / 63
+                                   : no_zero                  ? 1.01 / 113
+                                                              : 0x1p-10;
           if (rest > 5 * near_zero) FAIL("weight " << i << ": " << rest);
         }
       }

@@ -171,7 +171,7 @@ std::uint64_t touch(const gguf::file& file) {
         if (matrix.size_bytes() > static_cast<index_t>(stored.size())) FAIL("past the tensor");
         if (matrix.rows() == 0 || matrix.cols() == 0) return;
         std::vector<float> row(F::block_size);
-        subbyte::decode(*matrix.row(matrix.rows() - 1), row.data());
+        matrix.decode_row(matrix.rows() - 1, 0, F::block_size, row.data());
         sum += subbyte::bit_cast<std::uint32_t>(row[0]);
       });
     } catch (const subbyte::error& e) {
@@ -712,7 +712,7 @@ TEST_CASE("gguf: views stay valid when the file object moves") {
 
 TEST_CASE("gguf: the table of types agrees with every format that has a GGUF id") {
   int checked = 0;
-  subbyte::for_each_type(subbyte::all_formats{}, [&](auto tag) {
+  subbyte::for_each_type(subbyte::file_formats{}, [&](auto tag) {
     using F = typename decltype(tag)::type;
     if constexpr (requires { F::gguf_type; }) {
       const gguf::tensor_type type = gguf::find_tensor_type(F::gguf_type);
@@ -720,6 +720,12 @@ TEST_CASE("gguf: the table of types agrees with every format that has a GGUF id"
       REQUIRE(type.name == std::string(F::name));
       REQUIRE(type.block_size == F::block_size);
       REQUIRE(type.block_bytes == static_cast<int>(sizeof(F)));
+      REQUIRE(type.interleaved_rows == 0);
+      if constexpr (subbyte::row_scaled_format<F>) {
+        REQUIRE(type.row_bytes == static_cast<int>(sizeof(typename F::row_scale)));
+      } else {
+        REQUIRE(type.row_bytes == 0);
+      }
       ++checked;
     }
   });
@@ -754,6 +760,106 @@ TEST_CASE("gguf: visit gives a tensor as a matrix of its format, over the file's
     ++calls;
   });
   REQUIRE(calls == 2);
+}
+
+TEST_CASE("gguf: rows that begin with a scale are read in place, and their bytes are counted") {
+  byte_string b = header(2, 0);
+  info(b, "w", {512, 3}, subbyte::iq2_ks::gguf_type, 0);
+  constexpr std::size_t row_bytes = 2 + 2 * 70;
+  info(b, "next", {8}, 0, (3 * row_bytes + 31) / 32 * 32).pad(32);
+  const std::size_t data = b.content.size();
+  for (std::size_t i = 0; i < 3 * row_bytes; ++i) b.u8(static_cast<std::uint8_t>(37 * i));
+  b.pad(32).zeros(32);
+  const gguf::file file = gguf::parse(b.content, "");
+  const gguf::tensor& t = file.tensor("w");
+  REQUIRE(t.size_bytes() == 3 * row_bytes);
+  const auto w = t.as<subbyte::iq2_ks>();
+  REQUIRE((w.rows() == 3 && w.cols() == 512));
+  REQUIRE(w.data() == b.content.data() + data);
+  int calls = 0;
+  t.visit([&](auto matrix) {
+    using M = decltype(matrix);
+    REQUIRE(std::is_same_v<M, subbyte::row_scaled_matrix_view<subbyte::iq2_ks>>);
+    std::vector<float> values(512);
+    matrix.decode_row(2, 0, 512, values.data());
+    const std::uint8_t* const row = b.content.data() + data + 2 * row_bytes;
+    subbyte::half scale;
+    std::memcpy(&scale, row, 2);
+    subbyte::iq2_ks last;
+    std::memcpy(&last, row + 2 + 70, 70);
+    std::vector<float> block(256);
+    subbyte::iq2_ks::decode(last, scale, block.data());
+    REQUIRE(std::memcmp(block.data(), values.data() + 256, 1024) == 0);
+    ++calls;
+  });
+  REQUIRE(calls == 1);
+
+  // One row short, and columns that are no whole block.
+  bytes cut(b.content.begin(),
+            b.content.begin() + static_cast<std::ptrdiff_t>(data + 2 * row_bytes));
+  REQUIRE(error_of([&] { (void)gguf::parse(cut, ""); }).code() == errc::truncated);
+  const subbyte::error e = error_of([] {
+    (void)gguf::parse(one_tensor({300, 2}, 144, 0, 1024), "");
+  });
+  REQUIRE(e.code() == errc::bad_shape);
+  REQUIRE(contains(e.what(), "iq4_ks needs a multiple of 256"));
+  // q8_kv: rows of 32 bytes behind 8 pass 2^63 where their 32 elements do not.
+  const std::uint64_t most = std::uint64_t{0x7FFFFFFFFFFFFFFF} / 36;
+  const subbyte::error size = error_of([&] {
+    (void)gguf::parse(one_tensor({32, most}, 151, 0, 0), "");
+  });
+  REQUIRE(size.code() == errc::bad_shape);
+  REQUIRE(contains(size.what(), "the size in bytes does not fit 63 bits"));
+  // No columns: no bytes, however many rows.
+  REQUIRE(gguf::parse(one_tensor({0, 7}, 144, 0, 0), "").tensor("w").size_bytes() == 0);
+}
+
+TEST_CASE("gguf: interleaved rows are recognised by id and refused by name, with a way out") {
+  int interleaved = 0;
+  for (std::uint32_t id = 200; id < 400; ++id) {
+    const gguf::tensor_type type = gguf::find_tensor_type(id);
+    if (type.name == nullptr) continue;
+    INFO(type.name);
+    REQUIRE(type.interleaved_rows > 0);
+    const std::string suffix = "_r" + std::to_string(type.interleaved_rows);
+    const std::string name = type.name;
+    REQUIRE(name.size() > suffix.size());
+    REQUIRE(name.substr(name.size() - suffix.size()) == suffix);
+    const auto cols = static_cast<std::uint64_t>(type.block_size);
+    const auto rows = static_cast<std::uint64_t>(type.interleaved_rows);
+    const auto stored = rows * static_cast<std::uint64_t>(type.row_bytes + type.block_bytes);
+    const bytes content = one_tensor({cols, rows}, id, 0, stored);
+    const gguf::file file = gguf::parse(content, "");
+    REQUIRE(file.tensor("w").size_bytes() == static_cast<index_t>(stored));
+    const subbyte::error e = error_of([&] { file.tensor("w").visit([](auto) {}); });
+    REQUIRE(e.code() == errc::unsupported_format);
+    REQUIRE(e.subject() == "w");
+    REQUIRE(contains(e.what(), std::to_string(id) + " (" + name + ")"));
+    REQUIRE(contains(e.what(), std::to_string(rows) + " rows interleaved"));
+    REQUIRE(contains(e.what(), "Use the file that was repacked"));
+    ++interleaved;
+  }
+  REQUIRE(interleaved == 30);
+}
+
+TEST_CASE("gguf: ik_llama.cpp's types without a format here are refused by name") {
+  for (const std::uint32_t id : {134U, 135U, 151U, 153U, 154U, 155U, 157U, 158U}) {
+    const gguf::tensor_type type = gguf::find_tensor_type(id);
+    REQUIRE(type.name != nullptr);
+    const auto cols = static_cast<std::uint64_t>(type.block_size);
+    const bytes content =
+        one_tensor({cols}, id, 0, static_cast<std::size_t>(type.row_bytes + type.block_bytes));
+    const gguf::file file = gguf::parse(content, "");
+    const subbyte::error e = error_of([&] { file.tensor("w").visit([](auto) {}); });
+    REQUIRE(e.code() == errc::unsupported_format);
+    REQUIRE(contains(e.what(), std::string(type.name) + ")"));
+    REQUIRE(contains(e.what(), "ik_llama.cpp"));
+    REQUIRE(!contains(e.what(), "interleaved"));
+  }
+  // A type of ggml's says nothing of that.
+  const gguf::file file = gguf::parse(one_tensor({4}, 26, 0, 16), "");
+  const subbyte::error e = error_of([&] { file.tensor("w").visit([](auto) {}); });
+  REQUIRE(!contains(e.what(), "ik_llama.cpp"));
 }
 
 namespace {

@@ -202,6 +202,45 @@ TEST_CASE("gguf_writer: matrices and streamed tensors mix, in the order they wer
   REQUIRE(dims_of("third") == std::vector<index_t>{3});
 }
 
+TEST_CASE("gguf_writer: rows that begin with a scale are written with their scales") {
+  const scratch_directory scratch;
+  subbyte::row_scaled_matrix<subbyte::iq5_ks> w(3, 512);
+  subbyte::row_scaled_matrix<subbyte::iq5_ks> vector(1, 256);
+  for (index_t r = 0; r < 3; ++r) {
+    w.set_scale(r, subbyte::f32_scale::nearest(static_cast<float>(r) + 0.5F));
+    w.row(r)[1].codes_low[127] = static_cast<std::uint8_t>(r + 1);
+  }
+  constexpr index_t size = 3 * (4 + 2 * 168);
+  {
+    gguf::writer out(scratch.file("out"));
+    out.tensor("w", w.view());
+    const index_t dims[3] = {512, 1, 3};
+    REQUIRE(out.declare<subbyte::iq5_ks>("declared", dims) == size);
+    out.tensor("vector", vector.view());
+    out.write("declared", {w.view().data(), static_cast<std::size_t>(size)});
+    out.finish();
+  }
+  const gguf::file file = gguf::open(scratch.file("out"));
+  for (const char* name : {"w", "declared"}) {
+    const auto stored = file.tensor(name).bytes();
+    REQUIRE(static_cast<index_t>(stored.size()) == size);
+    REQUIRE(std::memcmp(stored.data(), w.view().data(), stored.size()) == 0);
+    const auto view = file.tensor(name).as<subbyte::iq5_ks>();
+    REQUIRE(view.scale(2).value == 2.5F);
+    REQUIRE(view.row(2)[1].codes_low[127] == 3);
+  }
+  REQUIRE(file.tensor("vector").dims().size() == 1);
+  REQUIRE(file.tensor("vector").size_bytes() == 4 + 168);
+  copy(file, scratch.file("copy"));
+  REQUIRE(read_file(scratch.file("copy")) == read_file(scratch.file("out")));
+
+  gguf::writer out(scratch.file("refused"));
+  const index_t ragged[2] = {300, 2};
+  REQUIRE(error_of([&] { out.declare<subbyte::iq5_ks>("x", ragged); }).code() == errc::bad_shape);
+  const index_t dims[2] = {512, 3};
+  REQUIRE(error_of([&] { out.declare("x", dims, 152, size - 4); }).code() == errc::bad_shape);
+}
+
 TEST_CASE("gguf_writer: memory does not grow with the model") {
   const scratch_directory scratch;
   const bytes chunk(1 << 16, 7);

@@ -52,6 +52,49 @@ TEST_CASE("quantize: the bytes do not depend on the number of threads, in any fo
   });
 }
 
+TEST_CASE("quantize: row-scaled formats take any strides and threads, and whole blocks only") {
+  const index_t rows = 9;
+  const index_t cols = 512;
+  const auto w = test_support::normal_vector(9 * 512, 0.02, 31);
+  auto importance = test_support::normal_vector(512, 1.0, 32);
+  for (float& v : importance) v *= v;
+  std::vector<float> columns_first(9 * 512);
+  for (std::size_t r = 0; r < 9; ++r) {
+    for (std::size_t k = 0; k < 512; ++k) columns_first[k * 9 + r] = w[r * 512 + k];
+  }
+  const matrix_view<const float> view(w.data(), rows, cols);
+  const weights_view turned =
+      transposed(matrix_view<const float>(columns_first.data(), cols, rows));
+  for_each_type(row_scaled_formats{}, [&]<class F>(std::type_identity<F>) {
+    INFO(F::name);
+    const auto plain = quantize<F>(view);
+    const auto weighted = quantize<F>(view, reference{.importance = importance});
+    REQUIRE(same_bytes(plain, quantize<F>(turned)));
+    REQUIRE(!same_bytes(plain, weighted));
+    thread_pool pool(3);
+    REQUIRE(same_bytes(plain, quantize<F>(view, reference{}, pool)));
+    REQUIRE(same_bytes(weighted, quantize<F>(view, reference{.importance = importance}, pool)));
+    const auto row_bits = 8.0 * static_cast<double>(plain.view().row_bytes());
+    REQUIRE(plain.report.bits_per_weight == Approx(row_bits / 512));
+    // The error that a uniform grid of as many levels over +-3.5 deviations would leave.
+    const double step = 7.0 * 0.02 / ((1 << F::codebook::bits) - 1);
+    REQUIRE(std::sqrt(plain.report.error.mse) < 0.5 * step);
+    const matrix_view<const float> ragged(w.data(), 2, 300);
+    REQUIRE(test_support::error_of([&] { (void)quantize<F>(ragged); }).code() == errc::bad_shape);
+  });
+}
+
+TEST_CASE("quantize: row-scaled formats refuse NaN, or take it as zero, as any") {
+  auto w = test_support::normal_vector(512, 0.02, 33);
+  w[300] = not_a_number;
+  const matrix_view<const float> view(w.data(), 1, 512);
+  REQUIRE(test_support::error_of([&] { (void)quantize<iq4_ks>(view); }).code() == errc::non_finite);
+  const auto taken = quantize<iq4_ks>(view, reference{.on_non_finite = non_finite::zero});
+  w[300] = 0;
+  const auto zero = quantize<iq4_ks>(view);
+  REQUIRE(same_bytes(taken, zero));
+}
+
 TEST_CASE("quantize: strided weights give the bytes of their dense copy") {
   const index_t rows = 6;
   const index_t cols = 300;

@@ -246,7 +246,7 @@ class gguf_walk {
         expect(matrix.rows() == t.rows() && matrix.cols() == t.cols(), "matrix shape", t.name());
         if (!flaw_.empty() || matrix.rows() == 0 || matrix.cols() == 0) return;
         float block[F::block_size];
-        subbyte::decode(matrix.row(matrix.rows() - 1)[matrix.cols() / F::block_size - 1], block);
+        matrix.decode_row(matrix.rows() - 1, matrix.cols() - F::block_size, F::block_size, block);
         add(block[0]);
       });
     } catch (const subbyte::error& e) {

@@ -20,6 +20,21 @@ inline constexpr bool contains_v = false;
 template <class... U, class T>
 inline constexpr bool contains_v<type_list<U...>, T> = (std::is_same_v<U, T> || ...);
 
+namespace detail {
+
+template <class A, class B>
+struct joined;
+template <class... T, class... U>
+struct joined<type_list<T...>, type_list<U...>> {
+  using type = type_list<T..., U...>;
+};
+
+}  // namespace detail
+
+/// The types of A, then those of B.
+template <class A, class B>
+using joined_t = typename detail::joined<A, B>::type;
+
 /// Calls f(std::type_identity<T>{}) for every T of the list, in order.
 template <class... T, class Body>
 SUBBYTE_INLINE constexpr void for_each_type(type_list<T...>, Body&& body) {

@@ -8,6 +8,7 @@
 
 #include "subbyte/core/arch.hpp"
 #include "subbyte/core/bits.hpp"
+#include "subbyte/format/scale.hpp"
 
 namespace subbyte {
 inline namespace SUBBYTE_ABI {
@@ -88,6 +89,41 @@ concept opaque_format = block_storage<F> && !grid_format<F> && requires(const F&
 template <class F>
 concept block_format = grid_format<F> || opaque_format<F>;
 
+/// A format whose rows begin with a scale, F::row_scale: the weights of a block follow from the
+/// block and the scale of its row. It is no block_format, for a block alone has no values; matrices
+/// of it are row_scaled_matrix.
+///
+/// decode(block, scale, out) writes block_size weights. Blocks follow the scale without a gap.
+template <class F>
+concept row_scaled_format = block_storage<F> && scale_store<typename F::row_scale> &&
+                                    sizeof(typename F::row_scale) %
+                                    alignof(F) ==
+                                0 &&
+                            requires(const F& b, const typename F::row_scale& s, float* out) {
+  { F::decode(b, s, out) }
+  noexcept;
+};
+
+/// A row-scaled format with one small unsigned code per weight; its params hold the row's scale.
+///
+/// Laws L1 to L4 of grid_format hold with the row's scale beside the block; checked by
+/// tests/format/row_scaled.cpp.
+template <class F>
+concept row_scaled_grid_format = row_scaled_format<F> &&
+    requires(const F& b, const typename F::row_scale& s, const typename F::params& p,
+             const typename F::codes& c, const float* x, float v, int i) {
+  { F::split(b, s) }
+  noexcept->std::same_as<unpacked<F>>;
+  { F::join(p, c) }
+  noexcept->std::same_as<F>;
+  { F::value(i, i, p) }
+  noexcept->std::same_as<float>;
+  { F::round(v, i, p) }
+  noexcept->std::same_as<int>;
+  { F::fit(x, x, s) }
+  noexcept->std::same_as<typename F::params>;
+};
+
 /// A format with a normative encoder, byte-identical to the tool that defined the format.
 ///
 /// encode_ref<Arch>(w, importance, row_mean_square): block_size weights; their importance or null;
@@ -108,12 +144,13 @@ concept table_encodable = block_storage<F> && requires {
 
 /// A format that files name by a GGUF tensor type id.
 template <class F>
-concept gguf_format = block_format<F> && requires {
+concept gguf_format = (block_format<F> || row_scaled_format<F>)&&requires {
   { F::gguf_type } -> std::convertible_to<std::uint32_t>;
 };
 
 template <block_storage F>
 inline constexpr index_t block_bytes = static_cast<index_t>(sizeof(F));
+/// Of a row_scaled_format those of the blocks; the scales of the rows come on top.
 template <block_storage F>
 inline constexpr double bits_per_weight = 8.0 * sizeof(F) / F::block_size;
 
@@ -136,6 +173,11 @@ struct portable_decode {
   template <block_format F>
   SUBBYTE_INLINE void operator()(const F& block, float* out) const noexcept {
     decode(block, out);
+  }
+  template <row_scaled_format F>
+  SUBBYTE_INLINE void operator()(const F& block, const typename F::row_scale& scale,
+                                 float* out) const noexcept {
+    F::decode(block, scale, out);
   }
 };
 

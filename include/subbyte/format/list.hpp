@@ -11,13 +11,23 @@
 #include "subbyte/format/f32.hpp"
 #include "subbyte/format/iq1_m.hpp"
 #include "subbyte/format/iq1_s.hpp"
+#include "subbyte/format/iq2_k.hpp"
+#include "subbyte/format/iq2_ks.hpp"
 #include "subbyte/format/iq2_s.hpp"
 #include "subbyte/format/iq2_xs.hpp"
 #include "subbyte/format/iq2_xxs.hpp"
+#include "subbyte/format/iq3_k.hpp"
+#include "subbyte/format/iq3_ks.hpp"
 #include "subbyte/format/iq3_s.hpp"
 #include "subbyte/format/iq3_xxs.hpp"
+#include "subbyte/format/iq4_k.hpp"
+#include "subbyte/format/iq4_ks.hpp"
+#include "subbyte/format/iq4_kss.hpp"
 #include "subbyte/format/iq4_nl.hpp"
 #include "subbyte/format/iq4_xs.hpp"
+#include "subbyte/format/iq5_k.hpp"
+#include "subbyte/format/iq5_ks.hpp"
+#include "subbyte/format/iq6_k.hpp"
 #include "subbyte/format/mxfp4.hpp"
 #include "subbyte/format/nvfp4.hpp"
 #include "subbyte/format/q1_0.hpp"
@@ -30,6 +40,7 @@
 #include "subbyte/format/q5_0.hpp"
 #include "subbyte/format/q5_1.hpp"
 #include "subbyte/format/q5_k.hpp"
+#include "subbyte/format/q6_0.hpp"
 #include "subbyte/format/q6_k.hpp"
 #include "subbyte/format/q8_0.hpp"
 #include "subbyte/format/q8_1.hpp"
@@ -43,9 +54,16 @@ inline namespace SUBBYTE_ABI {
 /// Every block format of the library. Names and gguf_type numbers are unique.
 ///
 /// q8_1 and q8_k are here as partners: activations are quantized to them. They have no gguf_type.
-using all_formats = type_list<f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q8_1, q2_k, q3_k, q4_k,
-                              q5_k, q6_k, q8_k, iq4_nl, iq4_xs, mxfp4, nvfp4, q1_0, q2_0, tq1_0,
-                              tq2_0, iq2_xxs, iq2_xs, iq2_s, iq3_xxs, iq3_s, iq1_s, iq1_m>;
+using all_formats =
+    type_list<f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q8_1, q2_k, q3_k, q4_k, q5_k, q6_k,
+              q8_k, iq4_nl, iq4_xs, mxfp4, nvfp4, q1_0, q2_0, tq1_0, tq2_0, iq2_xxs, iq2_xs, iq2_s,
+              iq3_xxs, iq3_s, iq1_s, iq1_m, q6_0, iq2_k, iq3_k, iq4_k, iq5_k, iq6_k>;
+
+/// Every format whose rows begin with a scale: matrices of them are row_scaled_matrix.
+using row_scaled_formats = type_list<iq2_ks, iq3_ks, iq4_ks, iq4_kss, iq5_ks>;
+
+/// Everything that a tensor of a GGUF file is looked up in.
+using file_formats = joined_t<all_formats, row_scaled_formats>;
 
 /// Whether two names are equal but for the case of ASCII letters; null equals nothing.
 [[nodiscard]] SUBBYTE_INLINE constexpr bool same_format_name(const char* a,

@@ -20,6 +20,7 @@
 #include "subbyte/io/mapped_file.hpp"
 #include "subbyte/io/name_index.hpp"
 #include "subbyte/matrix/block_matrix.hpp"
+#include "subbyte/matrix/row_scaled_matrix.hpp"
 
 namespace subbyte {
 inline namespace SUBBYTE_ABI {
@@ -146,10 +147,82 @@ struct tensor_type {
   const char* name;
   int block_size;
   int block_bytes;
+  int row_bytes = 0;         ///< what a row begins with, before its blocks
+  int interleaved_rows = 0;  ///< whose blocks are mixed with each other; 0: none
 };
 
-/// ggml's table of tensor types, whether or not this library has a format for them; a null name for
-/// ids that ggml does not know or has retired.
+/// The tensor types that only ik_llama.cpp has; a null name for other ids.
+///
+/// Of its ids that collide with ggml's, 41 is the same type under another name (Q1_0_G128), and 36
+/// (I2_S, whose size does not follow from the extents) is retired in ggml and unknown here. The
+/// types of activations, which files do not hold, are left out.
+///
+/// Source  ik_llama.cpp, ggml/include/ggml.h `ggml_type` and ggml/src/ggml.c `type_traits` at
+///         8337e4cd.
+[[nodiscard]] SUBBYTE_INLINE constexpr tensor_type find_ik_tensor_type(std::uint32_t id) noexcept {
+  struct entry {
+    std::uint32_t id;
+    tensor_type type;
+  };
+  constexpr entry entries[] = {
+      {133, {"q6_0", 32, 26}},
+      {134, {"iq1_bn", 64, 13, 2}},
+      {135, {"iq2_bn", 64, 16, 4}},
+      {137, {"iq2_k", 256, 76}},
+      {138, {"iq3_k", 256, 110}},
+      {139, {"iq4_k", 256, 144}},
+      {140, {"iq5_k", 256, 176}},
+      {141, {"iq6_k", 256, 212}},
+      {144, {"iq4_ks", 256, 136, 4}},
+      {145, {"iq2_ks", 256, 70, 2}},
+      {146, {"iq4_kss", 256, 128, 4}},
+      {151, {"q8_kv", 32, 32, 8}},
+      {152, {"iq5_ks", 256, 168, 4}},
+      {153, {"iq2_kt", 256, 68, 4}},
+      {154, {"iq3_kt", 256, 100, 4}},
+      {155, {"iq4_kt", 256, 128, 4}},
+      {156, {"iq3_ks", 256, 102, 2}},
+      {157, {"iq2_kl", 256, 86, 2}},
+      {158, {"iq1_kt", 256, 56, 4}},
+      {202, {"q4_0_r8", 32, 18, 0, 8}},
+      {206, {"q5_0_r4", 32, 22, 0, 4}},
+      {208, {"q8_0_r8", 32, 34, 0, 8}},
+      {210, {"q2_k_r4", 256, 84, 0, 4}},
+      {211, {"q3_k_r4", 256, 110, 0, 4}},
+      {212, {"q4_k_r4", 256, 144, 0, 4}},
+      {213, {"q5_k_r4", 256, 176, 0, 4}},
+      {214, {"q6_k_r4", 256, 210, 0, 4}},
+      {216, {"iq2_xxs_r4", 256, 66, 0, 4}},
+      {217, {"iq2_xs_r4", 256, 74, 0, 4}},
+      {218, {"iq3_xxs_r4", 256, 98, 0, 4}},
+      {219, {"iq1_s_r4", 32, 6, 2, 4}},
+      {220, {"iq4_nl_r4", 32, 18, 0, 4}},
+      {221, {"iq3_s_r4", 256, 110, 0, 4}},
+      {222, {"iq2_s_r4", 256, 82, 0, 4}},
+      {223, {"iq4_xs_r8", 256, 136, 0, 8}},
+      {229, {"iq1_m_r4", 32, 7, 2, 4}},
+      {230, {"bf16_r16", 1, 2, 0, 16}},
+      {233, {"q6_0_r4", 32, 26, 0, 4}},
+      {335, {"iq2_bn_r4", 64, 16, 4, 4}},
+      {337, {"iq2_k_r4", 256, 76, 0, 4}},
+      {338, {"iq3_k_r4", 256, 110, 0, 4}},
+      {339, {"iq4_k_r4", 256, 144, 0, 4}},
+      {340, {"iq5_k_r4", 256, 176, 0, 4}},
+      {344, {"iq4_ks_r4", 256, 136, 4, 4}},
+      {352, {"iq5_ks_r4", 256, 168, 4, 4}},
+      {353, {"mxfp4_r8", 32, 17, 0, 8}},
+      {397, {"q8_k_r16", 256, 258, 0, 16}},
+      {398, {"q8_kv_r8", 32, 32, 4, 8}},
+      {399, {"q8_k_r8", 256, 258, 0, 8}},
+  };
+  for (const entry& e : entries) {
+    if (e.id == id) return e.type;
+  }
+  return {nullptr, 0, 0};
+}
+
+/// The table of tensor types of ggml and of ik_llama.cpp, whether or not this library has a format
+/// for them; a null name for ids that neither knows or that ggml has retired.
 ///
 /// Source  ggml, include/ggml.h `ggml_type` and src/ggml-common.h at d99724f2.
 [[nodiscard]] SUBBYTE_INLINE constexpr tensor_type find_tensor_type(std::uint32_t id) noexcept {
@@ -225,8 +298,46 @@ struct tensor_type {
     case 42:
       return {"q2_0", 64, 18};
     default:
-      return {nullptr, 0, 0};
+      return find_ik_tensor_type(id);
   }
+}
+
+/// The bytes of a tensor with `size` elements in rows of `cols`, if they fit 63 bits; none for one
+/// without elements.
+///
+/// Requires  cols is a multiple of the type's block_size.
+[[nodiscard]] SUBBYTE_INLINE constexpr std::optional<index_t> stored_bytes(const tensor_type& type,
+                                                                           index_t size,
+                                                                           index_t cols) noexcept {
+  if (size == 0) return 0;
+  const std::optional<index_t> blocks = checked_multiply(size / type.block_size, type.block_bytes);
+  const std::optional<index_t> starts = checked_multiply(size / cols, type.row_bytes);
+  return blocks && starts ? checked_add(*blocks, *starts) : std::nullopt;
+}
+
+namespace detail {
+
+template <class F>
+struct view_of {
+  using type = block_matrix_view<F>;
+  static constexpr int row_bytes = 0;
+};
+template <row_scaled_format F>
+struct view_of<F> {
+  using type = row_scaled_matrix_view<F>;
+  static constexpr int row_bytes = static_cast<int>(sizeof(typename F::row_scale));
+};
+
+}  // namespace detail
+
+/// The view of stored rows of F: block_matrix_view, or row_scaled_matrix_view.
+template <class F>
+using view_of = typename detail::view_of<F>::type;
+
+/// What F::gguf_type stands for.
+template <class F>
+[[nodiscard]] SUBBYTE_INLINE constexpr tensor_type tensor_type_of() noexcept {
+  return {F::name, F::block_size, static_cast<int>(sizeof(F)), detail::view_of<F>::row_bytes};
 }
 
 /// The elements of a metadata array, read where they lie in the file.
@@ -470,7 +581,7 @@ class basic_tensor {
   /// Number of elements.
   [[nodiscard]] index_t size() const noexcept { return cols() * rows(); }
 
-  /// The file's type id; find_tensor_type(type()) says what ggml means by it.
+  /// The file's type id; find_tensor_type(type()) says what ggml or ik_llama.cpp means by it.
   [[nodiscard]] std::uint32_t type() const noexcept { return type_; }
   /// From the start of the data section.
   [[nodiscard]] index_t offset() const noexcept { return offset_; }
@@ -493,7 +604,7 @@ class basic_tensor {
   ///         F::block_size or the bytes do not suffice (possible only where ggml does not know the
   ///         type); bad_metadata if the data are not aligned for F; truncated as bytes().
   template <class F>
-  [[nodiscard]] block_matrix_view<F> as() const {
+  [[nodiscard]] view_of<F> as() const {
     static_assert(
         requires { F::gguf_type; }, "F has no gguf_type: GGUF has no id for it");
     if (type_ != F::gguf_type) {
@@ -506,8 +617,7 @@ class basic_tensor {
                   std::to_string(cols()) + " columns, " + F::name + " needs a multiple of " +
                       std::to_string(F::block_size));
     }
-    const std::optional<index_t> needed =
-        checked_multiply(size() / F::block_size, static_cast<index_t>(sizeof(F)));
+    const std::optional<index_t> needed = stored_bytes(tensor_type_of<F>(), size(), cols());
     if (!needed || *needed > size_bytes_) {
       throw_error(errc::bad_shape, printable<Arch>(name_),
                   std::to_string(size_bytes_) + " bytes are too few for " + std::to_string(size()) +
@@ -520,13 +630,17 @@ class basic_tensor {
                       std::to_string(alignof(F)) + ", which " + F::name +
                       " needs; copy bytes() to read them");
     }
-    return {reinterpret_cast<const F*>(stored.data()), rows(), cols()};
+    if constexpr (row_scaled_format<F>) {
+      return {stored.data(), rows(), cols()};
+    } else {
+      return {reinterpret_cast<const F*>(stored.data()), rows(), cols()};
+    }
   }
 
-  /// Calls body(block_matrix_view<F>) for the F of List whose gguf_type is this tensor's.
+  /// Calls body(view_of<F>) for the F of List whose gguf_type is this tensor's.
   ///
   /// Throws  unsupported_format if there is none; what as<F>() and the body throw.
-  template <class List = all_formats, class Body>
+  template <class List = file_formats, class Body>
   void visit(Body&& body) const {
     const bool visited = any_type(List{}, [&](auto tag) {
       using F = typename decltype(tag)::type;
@@ -541,7 +655,7 @@ class basic_tensor {
     if (!visited) {
       throw_error(errc::unsupported_format, printable<Arch>(name_),
                   "the type is " + type_text() + ", which is not among the " +
-                      std::to_string(List::size) + " formats of the list");
+                      std::to_string(List::size) + " formats of the list" + remedy());
     }
   }
 
@@ -553,6 +667,23 @@ class basic_tensor {
     const char* const known = find_tensor_type(type_).name;
     return std::to_string(type_) +
            (known != nullptr ? std::string(" (") + known + ")" : std::string(" (unknown to ggml)"));
+  }
+
+  // What to do about a type of ik_llama.cpp's that is not read.
+  [[nodiscard]] std::string remedy() const {
+    const tensor_type known = find_ik_tensor_type(type_);
+    if (known.name == nullptr) return {};
+    std::string text;
+    if (known.interleaved_rows != 0) {
+      text = "; it holds the blocks of " + std::to_string(known.interleaved_rows) +
+             " rows interleaved, as ik_llama.cpp packs them for its CPU kernels. Use the file that "
+             "was repacked, or a";
+    } else {
+      text = "; it is a type of ik_llama.cpp's. A";
+    }
+    return text +
+           "nother type can be had from ik_llama.cpp's llama-quantize with "
+           "--allow-requantize";
   }
 
   std::string_view name_;
@@ -843,8 +974,7 @@ class basic_file {
                                   known.name + " needs a multiple of " +
                                   std::to_string(known.block_size));
       }
-      const std::optional<index_t> length =
-          checked_multiply(*size / known.block_size, known.block_bytes);
+      const std::optional<index_t> length = stored_bytes(known, *size, t.dims_[0]);
       if (!length) {
         fail(errc::bad_shape, subject + " has " + dims_text(t) + " elements of type " + known.name +
                                   ", and the size in bytes does not fit 63 bits");

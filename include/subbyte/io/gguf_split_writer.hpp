@@ -98,6 +98,13 @@ class basic_split_writer {
     const index_t size_bytes = basic_writer<Arch>::template size_of<F>(name, used);
     add(name, used, F::gguf_type, size_bytes, reinterpret_cast<const std::uint8_t*>(matrix.data()));
   }
+  template <class F>
+  void tensor(std::string_view name, row_scaled_matrix_view<F> matrix) {
+    const index_t dims[2] = {matrix.cols(), matrix.rows()};
+    const std::span<const index_t> used(dims, matrix.rows() == 1 ? 1 : 2);
+    const index_t size_bytes = basic_writer<Arch>::template size_of<F>(name, used);
+    add(name, used, F::gguf_type, size_bytes, matrix.data());
+  }
   void tensor(const basic_tensor<Arch>& source) {
     const std::span<const std::uint8_t> bytes = source.bytes();
     add(source.name(), source.dims(), source.type(), source.size_bytes(), bytes.data());

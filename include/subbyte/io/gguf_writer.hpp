@@ -104,6 +104,12 @@ class basic_writer {
     const index_t size_bytes = size_of<F>(name, used);
     add(name, used, F::gguf_type, size_bytes, reinterpret_cast<const std::uint8_t*>(matrix.data()));
   }
+  template <class F>
+  void tensor(std::string_view name, row_scaled_matrix_view<F> matrix) {
+    const index_t dims[2] = {matrix.cols(), matrix.rows()};
+    const std::span<const index_t> used(dims, matrix.rows() == 1 ? 1 : 2);
+    add(name, used, F::gguf_type, size_of<F>(name, used), matrix.data());
+  }
 
   /// Adds a tensor as it stands in a file that was read, which must live until finish(): any type,
   /// known or not.
@@ -290,9 +296,9 @@ class basic_writer {
     return *size;
   }
 
-  [[nodiscard]] static index_t checked_bytes(std::string_view name, index_t blocks,
-                                             index_t block_bytes) {
-    const std::optional<index_t> bytes = checked_multiply(blocks, block_bytes);
+  [[nodiscard]] static index_t checked_bytes(std::string_view name, const tensor_type& type,
+                                             index_t elements, std::span<const index_t> dims) {
+    const std::optional<index_t> bytes = stored_bytes(type, elements, dims.empty() ? 1 : dims[0]);
     if (!bytes) {
       throw_error(errc::bad_shape, printable<Arch>(name), "the size does not fit 63 bits");
     }
@@ -304,7 +310,7 @@ class basic_writer {
     static_assert(
         requires { F::gguf_type; }, "F has no gguf_type: GGUF has no id for it");
     const index_t elements = checked_elements(name, dims, F::name, F::block_size);
-    return checked_bytes(name, elements / F::block_size, static_cast<index_t>(sizeof(F)));
+    return checked_bytes(name, tensor_type_of<F>(), elements, dims);
   }
 
   // Everything about a tensor that does not depend on those before it.
@@ -319,7 +325,7 @@ class basic_writer {
     const index_t elements = checked_elements(name, dims, known.name != nullptr ? known.name : "",
                                               known.name != nullptr ? known.block_size : 1);
     if (known.name != nullptr) {
-      const index_t required = checked_bytes(name, elements / known.block_size, known.block_bytes);
+      const index_t required = checked_bytes(name, known, elements, dims);
       if (size_bytes != required) {
         throw_error(errc::bad_shape, printable<Arch>(name),
                     std::to_string(size_bytes) + " bytes, " + known.name + " of this shape needs " +

@@ -6,6 +6,7 @@
 #include "subbyte/matrix/block_matrix.hpp"
 #include "subbyte/matrix/concepts.hpp"
 #include "subbyte/matrix/planar_matrix.hpp"
+#include "subbyte/matrix/row_scaled_matrix.hpp"
 #include "subbyte/tensor/tensor_view.hpp"
 
 namespace subbyte {
@@ -42,6 +43,10 @@ template <class F, class Arch>
 struct owner_of {
   using type = block_matrix<F, Arch>;
 };
+template <row_scaled_format F, class Arch>
+struct owner_of<F, Arch> {
+  using type = row_scaled_matrix<F, Arch>;
+};
 template <class G, class S, class Arch>
 struct owner_of<planar<G, S>, Arch> {
   using type = planar_matrix<G, S, Arch>;
@@ -49,7 +54,8 @@ struct owner_of<planar<G, S>, Arch> {
 
 }  // namespace detail
 
-/// The owner that weights in the format F, a block format or planar<G, S>, are stored in.
+/// The owner that weights in the format F, a block format, a row-scaled one or planar<G, S>, are
+/// stored in.
 template <class F, class Arch>
 using matrix_of = typename detail::owner_of<F, Arch>::type;
 

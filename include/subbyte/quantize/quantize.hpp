@@ -119,6 +119,21 @@ requires block_format<F> && quantizer_for<Q, block_matrix<F, Arch>>
                                       ex);
 }
 
+/// The weights in a row-scaled format, with what that cost.
+///
+/// Shapes    w [n, k], any strides; k a multiple of F::block_size.
+/// Numerics  the same bytes for any executor and thread count.
+/// Cost      the policy's, plus one pass of decoding for the report.
+/// Throws    bad_shape for other k; non_finite unless the policy says zero; out_of_memory; what the
+///           policy throws.
+template <class F, class Q = reference, class Arch = arch::native>
+requires row_scaled_format<F> && quantizer_for<Q, row_scaled_matrix<F, Arch>>
+[[nodiscard]] quantized<F, Arch> quantize(weights_view w, const Q& policy = {},
+                                          executor_ref ex = serial) {
+  return detail::quantize_to<F, Arch>(w, row_scaled_matrix<F, Arch>(w.extent(0), w.extent(1)),
+                                      policy, ex);
+}
+
 /// The weights as planes, planar<G, S>, with what that cost.
 ///
 /// Shapes    w [n, k], any strides; groups of shape.group_size along k.

@@ -4,8 +4,10 @@
 
 #include <string>
 
+#include "subbyte/format/shifted_superblock.hpp"
 #include "subbyte/num/rounding.hpp"
 #include "subbyte/quantize/concepts.hpp"
+#include "subbyte/tensor/tensor.hpp"
 
 namespace subbyte {
 inline namespace SUBBYTE_ABI {
@@ -17,7 +19,8 @@ inline namespace SUBBYTE_ABI {
 /// on_non_finite  NaN and Inf among the weights: an error, or zero.
 ///
 /// A row whose length is no multiple of the block is padded with zeros of importance zero.
-/// Formats without a normative encoder take nearest codes to their fitted params.
+/// Formats without a normative encoder take nearest codes to their fitted params; row-scaled ones
+/// the library's own search for the row's scale.
 struct reference {
   vector_view<const float> importance{};
   non_finite on_non_finite = non_finite::reject;
@@ -33,6 +36,33 @@ struct reference {
     const block_encoder<F, Arch> encoder;
     ex.for_range(w.extent(0), 8, [&](index_t begin, index_t end) noexcept {
       for (index_t r = begin; r < end; ++r) encode_row<F, Arch>(encoder, w[r], target.row(r));
+    });
+    return {};
+  }
+
+  /// Shapes    w [n, k]; target [n, k].
+  /// Cost      four passes per row, parallel over rows; two floats of memory per group of 32
+  ///           weights.
+  /// Throws    as above; out_of_memory.
+  template <shifted_row_format F, class Arch>
+  policy_report apply(weights_view w, row_scaled_matrix<F, Arch>& target, executor_ref ex) const {
+    check_importance<Arch>(w.extent(1));
+    const index_t blocks = w.extent(1) / F::block_size;
+    if (blocks == 0) return {};
+    tensor<group_fit, 2> groups(uninitialized, w.extent(0), blocks * F::groups);
+    ex.for_range(w.extent(0), 1, [&](index_t begin, index_t end) noexcept {
+      for (index_t r = begin; r < end; ++r) {
+        const auto row = w[r];
+        const auto load = [&](index_t b, float* x, float* weight) noexcept {
+          for (index_t i = 0; i < F::block_size; ++i) {
+            const index_t k = b * F::block_size + i;
+            x[i] = finite(row[k]);
+            weight[i] = importance.size() != 0 ? importance[k] : 1.0F;
+          }
+        };
+        target.set_scale(r,
+                         encode_shifted_row<F, Arch>(blocks, load, &groups(r, 0), target.row(r)));
+      }
     });
     return {};
   }

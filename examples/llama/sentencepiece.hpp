@@ -58,7 +58,8 @@ class protobuf_writer {
 
 /// A tokenizer.model with this vocabulary, that merges by score and does not normalize.
 ///
-/// Source  sentencepiece_model.proto, as checkpoint::parse_sentencepiece; trainer 3 model_type (BPE = 2), 4
+/// Source  sentencepiece_model.proto, as checkpoint::parse_sentencepiece; trainer 3 model_type (BPE
+/// = 2), 4
 ///         vocab_size, 35 byte_fallback, 43 pad_id; normalizer 1 name, 4 remove_extra_whitespaces.
 inline std::string write_sentencepiece(const vocabulary& words) {
   const auto as_int32 = [](token id) { return static_cast<std::uint64_t>(std::int64_t{id}); };

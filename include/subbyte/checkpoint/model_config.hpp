@@ -64,10 +64,10 @@ struct basic_model_config {
   index_t feed_forward = 0, context = 0;
   double norm_epsilon = 0;
   rope_settings rope;
-  bool tied = false;            ///< the output layer is the embedding
-  bool qkv_biases = false;      ///< query, key and value projections add a vector
-  bool output_biases = false;   ///< the projection behind attention does
-  bool query_key_norms = false; ///< queries and keys are normalized head by head
+  bool tied = false;             ///< the output layer is the embedding
+  bool qkv_biases = false;       ///< query, key and value projections add a vector
+  bool output_biases = false;    ///< the projection behind attention does
+  bool query_key_norms = false;  ///< queries and keys are normalized head by head
   /// Attention sees so many positions back, and fewer than the context has; 0: all.
   index_t sliding_window = 0;
 
@@ -242,7 +242,8 @@ class config_reader {
   [[nodiscard]] bool flag(const char* key) const {
     const value* const found = find(key);
     if (found == nullptr) return false;
-    if (found->kind() != json_kind::boolean) reject(std::string(key) + " is neither true nor false");
+    if (found->kind() != json_kind::boolean)
+      reject(std::string(key) + " is neither true nor false");
     return found->boolean();
   }
   [[nodiscard]] std::string text_or(const char* key, const char* otherwise) const {

@@ -338,8 +338,8 @@ class tokenizer_reader {
   }
 
   [[nodiscard]] std::string twice(index_t id, std::string_view text) const {
-    return "id " + std::to_string(id) + " is of both " +
-           printable<Arch>(out_.tokens[index(id)]) + " and " + printable<Arch>(text);
+    return "id " + std::to_string(id) + " is of both " + printable<Arch>(out_.tokens[index(id)]) +
+           " and " + printable<Arch>(text);
   }
 
   // The pre-tokenizer's name, by its structure and pattern.
@@ -511,8 +511,7 @@ class tokenizer_reader {
     for (const json* step : steps) {
       if (type_of(*step) == "Prepend" && at(*step, "prepend").text() == space_mark && !prepends) {
         prepends = true;
-      } else if (type_of(*step) == "Replace" &&
-                 at(at(*step, "pattern"), "String").text() == " " &&
+      } else if (type_of(*step) == "Replace" && at(at(*step, "pattern"), "String").text() == " " &&
                  at(*step, "content").text() == space_mark) {
         marks = true;
       } else {
@@ -529,10 +528,14 @@ class tokenizer_reader {
       }
       marks = true;
       prepends = scheme != "never";
-      if (scheme == "first") {
+      if (prepends) {
         out_.notes.push_back(
-            "a space is put before the first word only, and llama.cpp puts one behind every "
-            "special token, too");
+            scheme == "first"
+                ? "Metaspace puts a space before a text that begins with none, and llama.cpp "
+                  "before "
+                  "every text and behind every special token"
+                : "Metaspace puts a space before texts that begin with none, and llama.cpp before "
+                  "all");
       }
     } else if (!cut.is_null()) {
       refuse("the pre-tokenizer " + printable<Arch>(type_of(cut)) +
@@ -664,7 +667,8 @@ class tokenizer_reader {
     out_.padding = find("pad", fallback_.padding);
   }
 
-  // Whether bos and eos are put around a text: by the post-processor, or else tokenizer_config.json.
+  // Whether bos and eos are put around a text: by the post-processor, or else
+  // tokenizer_config.json.
   void read_template_of_ids() {
     std::optional<bool> bos, eos;
     if (described_) {
@@ -704,7 +708,8 @@ class tokenizer_reader {
     for (std::size_t i = 0; i < items.size(); ++i) {
       if (items[i].find("Sequence") != nullptr) text = i;
     }
-    if (text > 1 || items.size() - text > 2) refuse("the post-processor adds more than bos and eos");
+    if (text > 1 || items.size() - text > 2)
+      refuse("the post-processor adds more than bos and eos");
     const auto require = [&](const json& item, std::optional<index_t>& id, const char* name) {
       const std::string& added = at(at(item, "SpecialToken"), "id").text();
       if (!id) id = find_token(added);
@@ -738,8 +743,8 @@ class tokenizer_reader {
       std::string name = at(t, "name").text();
       // As llama.cpp wants names to be: they become part of a key.
       for (char& c : name) {
-        const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-                           (c >= '0' && c <= '9') || c == '_';
+        const bool plain =
+            (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
         if (!plain) c = '_';
       }
       if (!name.empty()) out_.chat_templates.push_back({std::move(name), at(t, "template").text()});
@@ -762,8 +767,8 @@ class tokenizer_reader {
 }  // namespace detail
 
 /// The tokenizer of the checkpoint in `folder`, for an embedding of so many rows; nothing if the
-/// folder has neither tokenizer.model nor tokenizer.json. The first counts if there are both; beside
-/// it tokenizer_config.json, added_tokens.json, config.json, generation_config.json and chat
+/// folder has neither tokenizer.model nor tokenizer.json. The first counts if there are both;
+/// beside it tokenizer_config.json, added_tokens.json, config.json, generation_config.json and chat
 /// templates are read, where they are.
 ///
 /// A tokenizer.json of SentencePiece's kind (byte_fallback) gets scores from the order of its

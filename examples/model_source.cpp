@@ -302,10 +302,8 @@ model_source open_hugging_face_model(const std::string& path) {
   std::string name;
   if (const auto* const stored = json.find("_name_or_path")) name = stored->text();
   if (name.empty()) {
-    name = std::filesystem::absolute(folder.empty() ? "." : folder)
-               .lexically_normal()
-               .filename()
-               .string();
+    const auto place = std::filesystem::absolute(folder.empty() ? "." : folder).lexically_normal();
+    name = (place.has_filename() ? place : place.parent_path()).filename().string();
   }
   model.write_metadata = [name, config, words](gguf::split_writer& out, std::uint32_t file_type) {
     config.write_metadata(out, name, file_type);

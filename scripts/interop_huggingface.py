@@ -193,7 +193,7 @@ OTHER_BASE = {"rope_type": "default", "rope_theta": 9000.0}
 CASES = {
     "llama, sentencepiece": ("Llama", base_config(rms_norm_eps=1e-5), ("spm", "bundled"),
                              torch.float16, {"rope_parameters": OTHER_BASE}),
-    "llama without GQA, tied, 3 shards": (
+    "llama without GQA, tied, in shards": (
         "Llama", base_config(num_key_value_heads=4, tie_word_embeddings=True), ("spm", "trained"),
         torch.float32, {"rope_parameters": OTHER_BASE}),
     "llama 3, rope llama3, tied": (
@@ -216,7 +216,7 @@ CASES = {
         ("bpe", "tekken"), torch.bfloat16, {"rope_parameters": PLAIN}),
     "qwen2, tied": ("Qwen2", base_config(tie_word_embeddings=True), ("bpe", "qwen2"),
                     torch.bfloat16, {"rope_parameters": OTHER_BASE}),
-    "qwen2, 2 shards": ("Qwen2", base_config(num_key_value_heads=1), ("bpe", "qwen2"),
+    "qwen2, in shards": ("Qwen2", base_config(num_key_value_heads=1), ("bpe", "qwen2"),
                         torch.float32, {"rope_parameters": OTHER_BASE}),
     "qwen3": ("Qwen3", base_config(head_dim=64), ("bpe", "qwen2"), torch.bfloat16,
               {"rope_parameters": OTHER_BASE}),

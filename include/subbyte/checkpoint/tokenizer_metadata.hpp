@@ -776,7 +776,7 @@ class tokenizer_reader {
 ///
 /// Requires  rows >= 0, and no more than the file of the embedding backs: as many tokens are made.
 /// Cost      memory: 64 bytes per row, and at worst some 200 times the size of the JSON files (of a
-///           real tokenizer.json: 10 times).
+///           tokenizer.json with 128,000 tokens and 280,000 merges: 4 times).
 /// Throws    unsupported_format, by name, for every model, normalizer, pre-tokenizer and
 ///           post-processor that is not known; bad_metadata for what contradicts itself, tokens
 ///           beyond the embedding, two tokens of one text, and what is no JSON or no SentencePiece

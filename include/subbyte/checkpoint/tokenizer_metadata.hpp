@@ -410,15 +410,15 @@ class tokenizer_reader {
     index_t left, right, result;
   };
   [[nodiscard]] merged find_merge(const ids_by_text& ids, std::size_t i, std::string& text) const {
-    const auto& [left, right] = described_->merges[i];
+    const auto& pair = described_->merges[i];
     const auto find = [&](std::string_view part) {
       const auto found = ids.find(part);
       if (found != ids.end()) return found->second;
-      reject("merge " + std::to_string(i) + " is of " + printable<Arch>(left) + " and " +
-             printable<Arch>(right) + ", and " + printable<Arch>(part) + " is no token");
+      reject("merge " + std::to_string(i) + " is of " + printable<Arch>(pair.first) + " and " +
+             printable<Arch>(pair.second) + ", and " + printable<Arch>(part) + " is no token");
     };
-    text.assign(left).append(right);
-    return {find(left), find(right), find(text)};
+    text.assign(pair.first).append(pair.second);
+    return {find(pair.first), find(pair.second), find(text)};
   }
 
   void read_merges() {
@@ -708,8 +708,9 @@ class tokenizer_reader {
     for (std::size_t i = 0; i < items.size(); ++i) {
       if (items[i].find("Sequence") != nullptr) text = i;
     }
-    if (text > 1 || items.size() - text > 2)
+    if (text > 1 || items.size() - text > 2) {
       refuse("the post-processor adds more than bos and eos");
+    }
     const auto require = [&](const json& item, std::optional<index_t>& id, const char* name) {
       const std::string& added = at(at(item, "SpecialToken"), "id").text();
       if (!id) id = find_token(added);

@@ -464,7 +464,7 @@ def report_text(rows, failures, differences, seconds):
         f"cache is float32). Limits: {LIMITS['f32']:g} for f32, {LIMITS['f16']:g} for f16, with "
         f"which llama.cpp rounds activations to f16, {LIMITS['q8_0']:g} for q8_0, which rounds "
         "weights and activations to 8 bits. Control: transformers with another RoPE or "
-        "norm in the same model, which has to be seen. Tokens: texts that llama.cpp and the "
+        "norm in the same model, which has to be seen. Tokens: texts in NFC that llama.cpp and the "
         "checkpoint's tokenizer cut alike, special tokens included. Tensors: equal to those of "
         "llama.cpp's own converter (told the name of the pre-tokenizer), bit for bit, in f32.",
         "",

@@ -63,6 +63,8 @@ TEST_CASE("names: only query and key rows are rotated") {
   CHECK_FALSE(checkpoint::rows_are_rotated("blk.0.attn_v.weight"));
   CHECK_FALSE(checkpoint::rows_are_rotated("blk.0.attn_output.weight"));
   CHECK_FALSE(checkpoint::rows_are_rotated("blk.0.attn_q_norm.weight"));
+  CHECK_FALSE(checkpoint::rows_are_rotated("blk.0.cross_attn_k.weight"));
+  CHECK_FALSE(checkpoint::rows_are_rotated(".attn_q.weight"));
   CHECK_FALSE(checkpoint::rows_are_rotated(""));
 }
 

@@ -30,10 +30,10 @@ std::string small_model() {
       .bytes(1, message().bytes(1, "<0x0A>").scalar(3, 6).float32(2, 0).text)
       .bytes(2, message()
                     .scalar(3, 2)
-                    .scalar(40, 0)
+                    .scalar(40, ~std::uint64_t{0})
                     .scalar(41, 1)
                     .scalar(42, 7)
-                    .scalar(43, ~std::uint64_t{0})
+                    .scalar(43, 3)
                     .text)
       .bytes(3, message().bytes(1, "identity").scalar(3, 0).text)
       .text;
@@ -51,10 +51,10 @@ TEST_CASE("sentencepiece: pieces, scores, kinds, ids and the space in front") {
   CHECK(m.kinds == std::vector<token_kind>{token_kind::unknown, token_kind::control,
                                            token_kind::normal, token_kind::byte});
   CHECK(m.algorithm == checkpoint::sentencepiece_algorithm::bpe);
-  CHECK(m.unknown == 0);
+  CHECK(m.unknown == -1);
   CHECK(m.bos == 1);
   CHECK(m.eos == 7);
-  CHECK(m.padding == -1);
+  CHECK(m.padding == 3);
   CHECK_FALSE(m.add_space_prefix);
 }
 

@@ -91,11 +91,14 @@ SUBBYTE_INLINE std::optional<std::string> renamed(std::string_view name,
 /// checkpoint and in a GGUF file of architecture "llama"; by GGUF name. (The files of other
 /// architectures keep the checkpoint's order.)
 [[nodiscard]] SUBBYTE_INLINE bool rows_are_rotated(std::string_view gguf_name) noexcept {
-  const auto ends_with = [&](std::string_view end) {
-    return gguf_name.size() > end.size() && gguf_name.substr(gguf_name.size() - end.size()) == end;
-  };
-  return ends_with(".attn_q.weight") || ends_with(".attn_k.weight") || ends_with(".attn_q.bias") ||
-         ends_with(".attn_k.bias");
+  constexpr std::string_view rotated[] = {".attn_q.weight", ".attn_k.weight", ".attn_q.bias",
+                                          ".attn_k.bias"};
+  for (const std::string_view end : rotated) {
+    if (gguf_name.size() > end.size() && gguf_name.substr(gguf_name.size() - end.size()) == end) {
+      return true;
+    }
+  }
+  return false;
 }
 
 /// The Hugging Face row that GGUF row r of a query or key projection holds.

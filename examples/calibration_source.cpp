@@ -82,6 +82,10 @@ void folded_scales::search(
   while (tensors.count("blk." + std::to_string(layers) + ".attn_q.weight") != 0) ++layers;
   for (index_t l = 0; l < layers; ++l) {
     const std::string block = "blk." + std::to_string(l) + ".";
+    if (tensors.count(block + "attn_v.bias") != 0) {
+      subbyte::throw_error(subbyte::errc::unsupported_format, block + "attn_v.bias",
+                           "scales are folded into weights only, and the values have a bias, too");
+    }
     for (const place& p : places) {
       const auto found = tensors.find(block + p.reader);
       const auto predecessor = tensors.find(block + p.predecessor);

@@ -3,15 +3,16 @@
 
 #include <sys/stat.h>  // stat: is the path a folder
 
+#include <algorithm>
 #include <filesystem>
 #include <map>
 #include <memory>
 #include <utility>
 
-#include "llama/configuration.hpp"
-#include "llama/sentencepiece.hpp"
 #include "subbyte/checkpoint/directory.hpp"
+#include "subbyte/checkpoint/model_config.hpp"
 #include "subbyte/checkpoint/names.hpp"
+#include "subbyte/checkpoint/tokenizer_metadata.hpp"
 #include "subbyte/io/safetensors.hpp"
 
 namespace example {
@@ -38,59 +39,27 @@ std::string_view text_of(const subbyte::mapped_file& file) {
   return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
 }
 
-void write_llama_metadata(gguf::split_writer& out, const std::string& name,
-                          const llama::configured_sizes& s, std::uint32_t file_type,
-                          const llama::vocabulary& words) {
-  out.metadata("general.architecture", "llama");
-  out.metadata("general.name", name);
-  out.metadata("llama.context_length", s.context);
-  out.metadata("llama.embedding_length", s.width);
-  out.metadata("llama.block_count", s.layers);
-  out.metadata("llama.feed_forward_length", s.feed_forward);
-  out.metadata("llama.attention.head_count", s.heads);
-  out.metadata("llama.attention.head_count_kv", s.kv_heads);
-  out.metadata("llama.attention.layer_norm_rms_epsilon", s.norm_epsilon);
-  if (s.head_size != s.width / s.heads) {
-    out.metadata("llama.attention.key_length", s.head_size);
-    out.metadata("llama.attention.value_length", s.head_size);
-  }
-  out.metadata("llama.rope.dimension_count", s.head_size);
-  out.metadata("llama.rope.freq_base", s.rope_base);
-  out.metadata("llama.vocab_size", s.vocabulary);
-  out.metadata("general.file_type", file_type);
-  out.metadata("general.quantization_version", std::uint32_t{2});
-  if (words.size() == 0) return;
-  std::vector<std::int32_t> kinds;
-  for (const llama::piece_kind kind : words.kinds) kinds.push_back(static_cast<std::int32_t>(kind));
-  out.metadata("tokenizer.ggml.model", "llama");
-  out.metadata("tokenizer.ggml.tokens", words.pieces);
-  out.metadata("tokenizer.ggml.scores", words.scores);
-  out.metadata("tokenizer.ggml.token_type", kinds);
-  out.metadata("tokenizer.ggml.bos_token_id", static_cast<std::uint32_t>(words.bos));
-  out.metadata("tokenizer.ggml.eos_token_id", static_cast<std::uint32_t>(words.eos));
-  out.metadata("tokenizer.ggml.unknown_token_id", static_cast<std::uint32_t>(words.unknown));
-  out.metadata("tokenizer.ggml.add_bos_token", words.add_bos);
-  if (!words.add_space_prefix) out.metadata("tokenizer.ggml.add_space_prefix", false);
+void require_shape(const checkpoint::model_tensor& expected, std::span<const index_t> shape) {
+  if (std::equal(shape.begin(), shape.end(), expected.shape.begin(), expected.shape.end())) return;
+  const auto text = [](std::span<const index_t> extents) {
+    std::string list;
+    for (const index_t e : extents) list += (list.empty() ? "" : " x ") + std::to_string(e);
+    return "[" + list + "]";
+  };
+  throw_error(errc::bad_shape, subbyte::printable(expected.hugging_face),
+              "the shape is " + text(shape) + ", by config.json it is " + text(expected.shape));
 }
 
-// The embedding may have more rows than the tokenizer has pieces; GGUF wants one piece per row.
-void pad_vocabulary(llama::vocabulary& words, std::uint32_t rows) {
-  while (words.size() < rows) {
-    words.pieces.push_back("[PAD" + std::to_string(words.size()) + "]");
-    words.scores.push_back(0);
-    words.kinds.push_back(llama::piece_kind::unused);
-  }
-}
-
-source_tensor from_hugging_face(const safetensors::tensor& stored, std::string name,
-                                index_t head_size) {
+source_tensor from_hugging_face(const safetensors::tensor& stored,
+                                const checkpoint::model_tensor& expected, index_t head_size) {
   using safetensors::dtype;
+  require_shape(expected, stored.shape());
   source_tensor t;
-  t.name = std::move(name);
+  t.name = expected.gguf;
   t.dims.assign(stored.shape().rbegin(), stored.shape().rend());
   t.type_name = stored.type_name();
   for (char& c : t.type_name) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  const bool rotated = checkpoint::rows_are_rotated(t.name);
+  const bool rotated = expected.rotated;
   const bool matrix = t.dims.size() >= 2;
   switch (stored.type()) {
     case dtype::f32:
@@ -108,39 +77,53 @@ source_tensor from_hugging_face(const safetensors::tensor& stored, std::string n
       throw_error(errc::unsupported_format, subbyte::printable(stored.name()),
                   t.type_name + "; read are F64, F32, F16 and BF16");
   }
-  // Norms are F32 in GGUF whatever the checkpoint has.
+  // Vectors are F32 in GGUF whatever the checkpoint has.
   if (rotated || (!matrix && stored.type() != dtype::f32)) t.gguf_type.reset();
   t.bytes = stored.bytes();
-  if (rotated && (!matrix || stored.rows() % head_size != 0)) {
-    throw_error(errc::bad_shape, subbyte::printable(stored.name()),
-                std::to_string(stored.rows()) + " rows are no multiple of the head size " +
-                    std::to_string(head_size));
-  }
-  t.read = [stored, rotated, head_size](index_t first, index_t count, float* out) {
+  t.read = [stored, rotated, matrix, head_size](index_t first, index_t count, float* out) {
     if (!rotated) return stored.read_rows(first, count, out);
-    for (index_t r = 0; r < count; ++r) {
-      stored.read_row(checkpoint::hugging_face_row(first + r, head_size), out + r * stored.cols());
+    if (matrix) {
+      for (index_t r = 0; r < count; ++r) {
+        stored.read_row(checkpoint::hugging_face_row(first + r, head_size),
+                        out + r * stored.cols());
+      }
+      return;
+    }
+    std::vector<float> values(static_cast<std::size_t>(stored.cols()));
+    stored.read_rows(0, 1, values.data());
+    for (index_t i = 0; i < stored.cols(); ++i) {
+      out[i] = values[static_cast<std::size_t>(checkpoint::hugging_face_row(i, head_size))];
     }
   };
   return t;
 }
 
-// A quantized module; its codes are read once for a run of reads.
-source_tensor from_quantized_module(std::shared_ptr<const checkpoint::directory> directory,
-                                    const checkpoint::quantized_module& module, std::string name,
-                                    index_t head_size) {
+// A vector that follows from the configuration.
+source_tensor from_values(std::string name, const std::vector<float>& values) {
   source_tensor t;
   t.name = std::move(name);
+  t.dims = {static_cast<index_t>(values.size())};
+  t.type_name = "f32";
+  const auto kept = std::make_shared<const std::vector<float>>(values);
+  t.gguf_type = subbyte::f32::gguf_type;
+  t.bytes = {reinterpret_cast<const std::uint8_t*>(kept->data()), kept->size() * sizeof(float)};
+  t.read = [kept](index_t, index_t, float* out) { std::copy(kept->begin(), kept->end(), out); };
+  return t;
+}
+
+// A quantized module; its codes are read once for a run of reads.
+source_tensor from_quantized_module(std::shared_ptr<const checkpoint::directory> directory,
+                                    const checkpoint::quantized_module& module,
+                                    const checkpoint::model_tensor& expected, index_t head_size) {
+  source_tensor t;
+  t.name = expected.gguf;
   const subbyte::matrix_shape shape = directory->shape_of(module.name);
+  const std::vector<index_t> extents{shape.rows, shape.cols};
+  require_shape(expected, extents);
   t.dims = {shape.cols, shape.rows};
   t.type_name = checkpoint::scheme_name(module.settings);
   t.lossy = true;
-  const bool rotated = checkpoint::rows_are_rotated(t.name);
-  if (rotated && shape.rows % head_size != 0) {
-    throw_error(errc::bad_shape, subbyte::printable(module.name),
-                std::to_string(shape.rows) + " rows are no multiple of the head size " +
-                    std::to_string(head_size));
-  }
+  const bool rotated = expected.rotated;
   t.codes = [directory, module = module.name, rotated, head_size] {
     subbyte::group_codes stored = directory->load_codes(module);
     if (!rotated) return stored;
@@ -168,6 +151,23 @@ source_tensor from_quantized_module(std::shared_ptr<const checkpoint::directory>
     if (first + count == loaded->rows()) *loaded = subbyte::group_codes();
   };
   return t;
+}
+
+// An output layer beside a configuration that has none: transformers' versions disagree on which
+// counts, and only if both are one is it left out.
+void drop_tied_output(std::map<std::string, const safetensors::tensor*>& named,
+                      const std::string& path) {
+  const auto output = named.find("lm_head.weight");
+  const auto embedding = named.find("model.embed_tokens.weight");
+  if (output == named.end() || embedding == named.end()) return;
+  const std::span<const std::uint8_t> a = output->second->bytes(), b = embedding->second->bytes();
+  if (output->second->type() != embedding->second->type() ||
+      !std::equal(a.begin(), a.end(), b.begin(), b.end())) {
+    throw_error(errc::bad_metadata, path,
+                "tie_word_embeddings is true, and lm_head.weight is another matrix than "
+                "model.embed_tokens.weight");
+  }
+  named.erase(output);
 }
 
 }  // namespace
@@ -227,14 +227,15 @@ model_source open_hugging_face_model(const std::string& path) {
   const auto file = directory != nullptr
                         ? std::shared_ptr<const safetensors::file>(directory, &directory->file())
                         : std::make_shared<const safetensors::file>(safetensors::open(path));
-  const llama::configuration config(base + "config.json");
-  const llama::configured_sizes sizes(config);
+  const std::string config_path = base + "config.json";
+  const auto json = checkpoint::detail::read_json_file<subbyte::arch::native>(config_path);
+  const checkpoint::model_config config = checkpoint::read_model_config(json, config_path);
 
   model_source model;
-  model.heads = sizes.heads;
-  model.kv_heads = sizes.kv_heads;
+  model.heads = config.heads;
+  model.kv_heads = config.kv_heads;
   for (index_t i = 0; i < file->shard_count(); ++i) model.files.push_back(file->shard_path(i));
-  std::map<std::string, const safetensors::tensor*> named;
+  std::map<std::string, const safetensors::tensor*> named;  // by the plain weight's name
   for (const safetensors::tensor& stored : file->tensors()) {
     const std::string_view name = stored.name();
     constexpr std::string_view derived = ".rotary_emb.inv_freq";  // follows from rope_theta
@@ -242,31 +243,25 @@ model_source open_hugging_face_model(const std::string& path) {
       continue;
     }
     const auto* const owner = directory != nullptr ? directory->owner_of(name) : nullptr;
-    const std::optional<std::string> renamed =
-        checkpoint::gguf_name(owner != nullptr ? owner->name + ".weight" : std::string(name));
-    if (!renamed) {
-      throw_error(errc::unsupported_format, path,
-                  "tensor " + subbyte::printable(name) + " has no place in a Llama GGUF file");
-    }
-    named.emplace(*renamed, &stored);
+    named.emplace(owner != nullptr ? owner->name + ".weight" : std::string(name), &stored);
   }
-  const auto take = [&](const std::string& name) {
-    const auto found = named.find(name);
+  const auto take = [&](const checkpoint::model_tensor& expected) {
+    const auto found = named.find(expected.hugging_face);
     if (found == named.end()) {
-      throw_error(errc::not_found, path,
-                  "no tensor " + checkpoint::hugging_face_name(name).value_or(name));
+      if (!expected.required) return;
+      throw_error(errc::not_found, path, "no tensor " + expected.hugging_face);
     }
     const auto* const owner =
         directory != nullptr ? directory->owner_of(found->second->name()) : nullptr;
     if (owner != nullptr) {
-      model.tensors.push_back(from_quantized_module(directory, *owner, name, sizes.head_size));
+      model.tensors.push_back(from_quantized_module(directory, *owner, expected, config.head_size));
       for (const std::string_view part : owner->tensors) {
         model.stored_bytes += static_cast<index_t>(file->tensor(part).bytes().size());
       }
       named.erase(found);
       return;
     }
-    model.tensors.push_back(from_hugging_face(*found->second, name, sizes.head_size));
+    model.tensors.push_back(from_hugging_face(*found->second, expected, config.head_size));
     model.tensors.back().read = [file, read = model.tensors.back().read](
                                     index_t first, index_t count, float* out) {
       read(first, count, out);
@@ -274,39 +269,45 @@ model_source open_hugging_face_model(const std::string& path) {
     model.stored_bytes += static_cast<index_t>(found->second->bytes().size());
     named.erase(found);
   };
-  take("token_embd.weight");
-  take("output_norm.weight");
-  if (named.count("output.weight") != 0) take("output.weight");
-  for (std::uint32_t l = 0; l < sizes.layers; ++l) {
-    for (const char* leaf : {"attn_norm", "ffn_norm", "attn_q", "attn_k", "attn_v", "attn_output",
-                             "ffn_gate", "ffn_up", "ffn_down"}) {
-      take("blk." + std::to_string(l) + "." + leaf + ".weight");
-    }
+  if (config.tied) drop_tied_output(named, path);
+  for (const checkpoint::model_tensor& t : config.outer_tensors()) take(t);
+  if (const std::vector<float> divisors = config.rope_divisors(); !divisors.empty()) {
+    model.tensors.push_back(from_values("rope_freqs.weight", divisors));
+  }
+  for (index_t l = 0; l < config.layers; ++l) {
+    for (const checkpoint::model_tensor& t : config.layer_tensors(l)) take(t);
   }
   if (!named.empty()) {
-    throw_error(errc::bad_metadata, path,
-                "tensor " + subbyte::printable(named.begin()->second->name()) +
-                    " is beyond the layers that config.json counts");
+    throw_error(errc::unsupported_format, path,
+                "tensor " + subbyte::printable(named.begin()->first) +
+                    " has no place in the model that config.json describes");
+  }
+  if (config.sliding_window != 0) {
+    model.notes.push_back("attention sees " + std::to_string(config.sliding_window) +
+                          " positions back in the checkpoint, and all of them in the GGUF file");
   }
 
-  llama::vocabulary words;
-  const std::string tokenizer = base + "tokenizer.model";
-  if (exists(tokenizer)) {
-    const subbyte::mapped_file stored(tokenizer);
-    words = llama::parse_sentencepiece(text_of(stored), tokenizer);
-    pad_vocabulary(words, sizes.vocabulary);
-    model.files.push_back(tokenizer);
+  // The embedding was found to have so many rows.
+  const auto words = checkpoint::read_tokenizer(folder.empty() ? "." : folder, config.vocabulary);
+  if (words) {
+    model.notes.insert(model.notes.end(), words->notes.begin(), words->notes.end());
   } else {
-    model.notes.push_back("no tokenizer.model beside the weights: the GGUF file has no tokenizer");
+    model.notes.push_back(
+        "no tokenizer.model or tokenizer.json beside the weights: the GGUF file has no tokenizer");
   }
-  model.files.push_back(base + "config.json");
-  const std::string name =
-      config.text_or("_name_or_path", std::filesystem::absolute(folder.empty() ? "." : folder)
-                                          .lexically_normal()
-                                          .filename()
-                                          .string());
-  model.write_metadata = [name, sizes, words](gguf::split_writer& out, std::uint32_t file_type) {
-    write_llama_metadata(out, name, sizes, file_type, words);
+  for (const char* leaf : {"config.json", "tokenizer.model", "tokenizer.json",
+                           "tokenizer_config.json", "added_tokens.json"}) {
+    if (exists(base + leaf)) model.files.push_back(base + leaf);
+  }
+  std::string name;
+  if (const auto* const stored = json.find("_name_or_path")) name = stored->text();
+  if (name.empty()) {
+    const auto place = std::filesystem::absolute(folder.empty() ? "." : folder).lexically_normal();
+    name = (place.has_filename() ? place : place.parent_path()).filename().string();
+  }
+  model.write_metadata = [name, config, words](gguf::split_writer& out, std::uint32_t file_type) {
+    config.write_metadata(out, name, file_type);
+    if (words) words->write_metadata(out);
   };
   return model;
 }

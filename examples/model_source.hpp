@@ -54,9 +54,10 @@ struct model_source {
 /// A GGUF file, or all shards of a split one by any of them. Throws subbyte::error.
 model_source open_gguf_model(const std::string& path);
 
-/// A Llama checkpoint of Hugging Face's: a folder with config.json, safetensors and, if there is
-/// one, tokenizer.model, quantized by GPTQ, AWQ or compressed-tensors or not; or one of its
-/// safetensors files that are not. Throws subbyte::error.
+/// A Llama, Mistral, Qwen2 or Qwen3 checkpoint of Hugging Face's: a folder with config.json,
+/// safetensors and, if there is one, a tokenizer, quantized by GPTQ, AWQ or compressed-tensors or
+/// not; or one of its safetensors files that are not. Throws subbyte::error, for anything else by
+/// name.
 model_source open_hugging_face_model(const std::string& path);
 
 /// Either, by what is at `path`.

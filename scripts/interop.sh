@@ -5,17 +5,19 @@
 # 10 GB of disk, and 30 minutes the first time. With few windows llama.cpp's rounding of activations
 # alone can pass its limit.
 #
-# usage: interop.sh [--windows N] [--report FILE] [--checkpoint-report FILE]
+# usage: interop.sh [--windows N] [--report FILE] [--checkpoint-report FILE] [--folder-report FILE]
 set -euo pipefail
 
 case ${1:-} in -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 arguments=()
 checkpoint_arguments=()
+folder_arguments=()
 while [ $# -gt 0 ]; do
   case "$1 ${2:-}" in
     --windows\ [0-9]*) arguments+=(--windows "$2") ;;
     --report\ ?*) arguments+=(--report "$(realpath -m "$2")") ;;
     --checkpoint-report\ ?*) checkpoint_arguments+=(--report "$(realpath -m "$2")") ;;
+    --folder-report\ ?*) folder_arguments+=(--report "$(realpath -m "$2")") ;;
     *) sed -n '8s/^# //p' "$0" >&2; exit 2 ;;
   esac
   shift 2
@@ -65,3 +67,8 @@ step 'write checkpoints and compare'
 TQDM_DISABLE=1 HF_HUB_OFFLINE=1 TORCHDYNAMO_DISABLE=1 "$environment/bin/python" \
   scripts/interop_checkpoints.py --programs "$out/build/examples" --data examples/data \
   --work "$out/checkpoints" "${checkpoint_arguments[@]}"
+
+step 'write files of Hugging Face folders and compare'
+TQDM_DISABLE=1 HF_HUB_OFFLINE=1 "$environment/bin/python" scripts/interop_huggingface.py \
+  --programs "$out/build/examples" --data examples/data --work "$out/folders" \
+  "${folder_arguments[@]}"

@@ -6,11 +6,11 @@
 #include <filesystem>
 #include <utility>
 
-#include "llama/configuration.hpp"
 #include "llama/gguf_source.hpp"
 #include "llama/sentencepiece.hpp"
 #include "llama/weight_source.hpp"
 #include "subbyte/checkpoint/directory.hpp"
+#include "subbyte/checkpoint/model_config.hpp"
 #include "subbyte/checkpoint/names.hpp"
 #include "subbyte/format/bf16.hpp"
 #include "subbyte/format/f16.hpp"
@@ -52,7 +52,16 @@ decltype(auto) visit_floats(const safetensors::tensor& t, const Body& body) {
 class folder_source final : public weight_source {
  public:
   explicit folder_source(const std::string& folder)
-      : folder_(folder), directory_(folder), sizes_(configuration(folder + "/config.json")) {
+      : folder_(folder),
+        directory_(folder),
+        sizes_(checkpoint::read_model_config(directory_.model_config(), folder + "/config.json")) {
+    const bool plain = sizes_.architecture == checkpoint::architecture::llama &&
+                       sizes_.rope.scaling == checkpoint::rope_scaling::none &&
+                       !sizes_.qkv_biases && sizes_.sliding_window == 0;
+    if (!plain) {
+      throw_error(errc::unsupported_format, folder + "/config.json",
+                  "run are Llama models without biases, rope_scaling and sliding window");
+    }
     for (const checkpoint::quantized_module& m : directory_.modules()) {
       const subbyte::group_codes codes = directory_.load_codes(m.name);
       index_t bytes = 0;
@@ -85,9 +94,17 @@ class folder_source final : public weight_source {
   }
 
   [[nodiscard]] llama::shape read_shape() const override {
-    return {sizes_.vocabulary, sizes_.width,     sizes_.layers,       sizes_.heads,
-            sizes_.kv_heads,   sizes_.head_size, sizes_.feed_forward, sizes_.context,
-            sizes_.head_size,  sizes_.rope_base, sizes_.norm_epsilon};
+    return {sizes_.vocabulary,
+            sizes_.width,
+            sizes_.layers,
+            sizes_.heads,
+            sizes_.kv_heads,
+            sizes_.head_size,
+            sizes_.feed_forward,
+            sizes_.context,
+            sizes_.head_size,
+            static_cast<float>(sizes_.rope.base),
+            static_cast<float>(sizes_.norm_epsilon)};
   }
 
   [[nodiscard]] vocabulary read_vocabulary() const override {
@@ -185,7 +202,7 @@ class folder_source final : public weight_source {
 
   std::string folder_;
   checkpoint::directory directory_;
-  configured_sizes sizes_;
+  checkpoint::model_config sizes_;
   std::vector<stored_weight> tensors_;
   mutable std::string cached_;
   mutable subbyte::tensor<float, 2> cache_;

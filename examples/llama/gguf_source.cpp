@@ -69,6 +69,15 @@ class gguf_source final : public weight_source {
         throw_error(errc::unsupported_format, name(), std::string(key) + " is set, and is not run");
       }
     }
+    for (const gguf::tensor& t : file_.tensors()) {
+      const std::string_view end = ".bias";
+      const bool bias =
+          t.name().size() > end.size() && t.name().substr(t.name().size() - end.size()) == end;
+      if (bias || t.name() == "rope_freqs.weight") {
+        throw_error(errc::unsupported_format, name(),
+                    "has a tensor " + subbyte::printable(t.name()) + ", which is not run");
+      }
+    }
     llama::shape s{};
     s.width = read_size("llama.embedding_length");
     s.layers = read_size("llama.block_count");

@@ -2,128 +2,29 @@
 /// The vocabulary in a SentencePiece tokenizer.model file (a protobuf message), read and written.
 #pragma once
 
-#include <cstring>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "llama/tokenizer.hpp"
-#include "subbyte/core/error.hpp"
+#include "subbyte/checkpoint/sentencepiece.hpp"
 
 namespace llama {
 
-/// The fields of one protobuf message, in file order; throws subbyte::error where a field does not
-/// fit the message.
-///
-/// Source  protobuf wire format: key = number << 3 | type; types 0 varint, 1 eight bytes, 2 length
-///         and bytes, 5 four bytes.
-class protobuf_reader {
- public:
-  protobuf_reader(std::string_view message, std::string subject)
-      : rest_(message), subject_(std::move(subject)) {}
-
-  /// Steps to the next field; false at the end.
-  bool next() {
-    if (rest_.empty()) return false;
-    const std::uint64_t key = varint();
-    number_ = static_cast<int>(key >> 3 & 0x1FFFFFFF);
-    switch (key & 7) {
-      case 0:
-        scalar_ = varint();
-        bytes_ = {};
-        return true;
-      case 1:
-        bytes_ = take(8);
-        return true;
-      case 2:
-        bytes_ = take(varint());
-        return true;
-      case 5:
-        bytes_ = take(4);
-        return true;
-      default:
-        subbyte::throw_error(subbyte::errc::bad_magic, subject_, "not a SentencePiece model");
-    }
-  }
-
-  [[nodiscard]] int number() const noexcept { return number_; }
-  [[nodiscard]] std::string_view bytes() const noexcept { return bytes_; }
-  [[nodiscard]] std::uint64_t scalar() const noexcept { return scalar_; }
-  [[nodiscard]] float float32() const {
-    if (bytes_.size() != sizeof(float)) {
-      subbyte::throw_error(subbyte::errc::bad_metadata, subject_,
-                           "a score has " + std::to_string(bytes_.size()) + " bytes, not 4");
-    }
-    float value = 0;
-    std::memcpy(&value, bytes_.data(), sizeof(value));
-    return value;
-  }
-
- private:
-  std::uint64_t varint() {
-    std::uint64_t value = 0;
-    for (unsigned shift = 0; shift < 64; shift += 7) {
-      const auto byte = static_cast<unsigned char>(take(1)[0]);
-      value |= static_cast<std::uint64_t>(byte & 0x7F) << shift;
-      if (byte < 0x80) return value;
-    }
-    subbyte::throw_error(subbyte::errc::bad_magic, subject_, "not a SentencePiece model");
-  }
-
-  std::string_view take(std::uint64_t count) {
-    if (count > rest_.size()) {
-      subbyte::throw_error(subbyte::errc::truncated, subject_,
-                           "a field of " + std::to_string(count) + " bytes, " +
-                               std::to_string(rest_.size()) + " are left");
-    }
-    const std::string_view taken = rest_.substr(0, static_cast<std::size_t>(count));
-    rest_.remove_prefix(static_cast<std::size_t>(count));
-    return taken;
-  }
-
-  std::string_view rest_;
-  std::string subject_;
-  int number_ = 0;
-  std::uint64_t scalar_ = 0;
-  std::string_view bytes_;
-};
-
 /// The vocabulary in the bytes of a tokenizer.model; `subject` is named in errors.
 ///
-/// Source  sentencepiece_model.proto: ModelProto 1 pieces, 2 trainer, 3 normalizer; SentencePiece 1
-///         piece, 2 score, 3 type; trainer 40-42 ids of unk, bos, eos; normalizer 3
-///         add_dummy_prefix.
+/// Throws  what checkpoint::parse_sentencepiece throws.
 inline vocabulary parse_sentencepiece(std::string_view bytes, const std::string& subject) {
+  subbyte::checkpoint::sentencepiece_model model =
+      subbyte::checkpoint::parse_sentencepiece(bytes, subject);
   vocabulary words;
-  protobuf_reader model(bytes, subject);
-  while (model.next()) {
-    protobuf_reader part(model.bytes(), subject);
-    if (model.number() == 1) {
-      std::string piece;
-      float score = 0;
-      auto kind = piece_kind::normal;
-      while (part.next()) {
-        if (part.number() == 1) piece = part.bytes();
-        if (part.number() == 2) score = part.float32();
-        if (part.number() == 3) kind = static_cast<piece_kind>(part.scalar());
-      }
-      words.pieces.push_back(std::move(piece));
-      words.scores.push_back(score);
-      words.kinds.push_back(kind);
-    } else if (model.number() == 2) {
-      while (part.next()) {
-        if (part.number() == 40) words.unknown = static_cast<token>(part.scalar());
-        if (part.number() == 41) words.bos = static_cast<token>(part.scalar());
-        if (part.number() == 42) words.eos = static_cast<token>(part.scalar());
-      }
-    } else if (model.number() == 3) {
-      while (part.next()) {
-        if (part.number() == 3) words.add_space_prefix = part.scalar() != 0;
-      }
-    }
-  }
-  if (words.pieces.empty()) {
-    subbyte::throw_error(subbyte::errc::bad_metadata, subject, "holds no vocabulary");
-  }
+  words.pieces = std::move(model.pieces);
+  words.scores = std::move(model.scores);
+  words.kinds = std::move(model.kinds);
+  words.unknown = model.unknown;
+  words.bos = model.bos;
+  words.eos = model.eos;
+  words.add_space_prefix = model.add_space_prefix;
   return words;
 }
 
@@ -157,7 +58,8 @@ class protobuf_writer {
 
 /// A tokenizer.model with this vocabulary, that merges by score and does not normalize.
 ///
-/// Source  sentencepiece_model.proto, as parse_sentencepiece; trainer 3 model_type (BPE = 2), 4
+/// Source  sentencepiece_model.proto, as checkpoint::parse_sentencepiece; trainer 3 model_type (BPE
+/// = 2), 4
 ///         vocab_size, 35 byte_fallback, 43 pad_id; normalizer 1 name, 4 remove_extra_whitespaces.
 inline std::string write_sentencepiece(const vocabulary& words) {
   const auto as_int32 = [](token id) { return static_cast<std::uint64_t>(std::int64_t{id}); };

@@ -12,20 +12,13 @@
 #include <utility>
 #include <vector>
 
+#include "subbyte/checkpoint/sentencepiece.hpp"
+
 namespace llama {
 
 using token = std::int32_t;
 
-/// What a piece is. Source: sentencepiece_model.proto; the same numbers in
-/// tokenizer.ggml.token_type.
-enum class piece_kind : std::int32_t {
-  normal = 1,
-  unknown = 2,
-  control = 3,
-  user_defined = 4,
-  unused = 5,
-  byte = 6
-};
+using piece_kind = subbyte::checkpoint::token_kind;
 
 /// A vocabulary as both SentencePiece and GGUF store it: one entry per token id.
 struct vocabulary {

@@ -9,7 +9,7 @@
 namespace checkpoint = subbyte::checkpoint;
 using subbyte::index_t;
 
-TEST_CASE("names: every Llama tensor has one name in each kind of file") {
+TEST_CASE("names: every tensor has one name in each kind of file") {
   const std::pair<const char*, const char*> pairs[] = {
       {"model.embed_tokens.weight", "token_embd.weight"},
       {"model.norm.weight", "output_norm.weight"},
@@ -23,6 +23,12 @@ TEST_CASE("names: every Llama tensor has one name in each kind of file") {
       {"model.layers.79.mlp.gate_proj.weight", "blk.79.ffn_gate.weight"},
       {"model.layers.100.mlp.up_proj.weight", "blk.100.ffn_up.weight"},
       {"model.layers.125.mlp.down_proj.weight", "blk.125.ffn_down.weight"},
+      {"model.layers.4.self_attn.q_proj.bias", "blk.4.attn_q.bias"},
+      {"model.layers.5.self_attn.k_proj.bias", "blk.5.attn_k.bias"},
+      {"model.layers.6.self_attn.v_proj.bias", "blk.6.attn_v.bias"},
+      {"model.layers.7.self_attn.o_proj.bias", "blk.7.attn_output.bias"},
+      {"model.layers.8.self_attn.q_norm.weight", "blk.8.attn_q_norm.weight"},
+      {"model.layers.9.self_attn.k_norm.weight", "blk.9.attn_k_norm.weight"},
   };
   for (const auto& [hugging_face, gguf] : pairs) {
     CHECK(checkpoint::gguf_name(hugging_face) == std::string(gguf));
@@ -51,9 +57,14 @@ TEST_CASE("names: anything else has none") {
 TEST_CASE("names: only query and key rows are rotated") {
   CHECK(checkpoint::rows_are_rotated("blk.0.attn_q.weight"));
   CHECK(checkpoint::rows_are_rotated("blk.17.attn_k.weight"));
+  CHECK(checkpoint::rows_are_rotated("blk.0.attn_q.bias"));
+  CHECK(checkpoint::rows_are_rotated("blk.17.attn_k.bias"));
+  CHECK_FALSE(checkpoint::rows_are_rotated("blk.17.attn_v.bias"));
   CHECK_FALSE(checkpoint::rows_are_rotated("blk.0.attn_v.weight"));
   CHECK_FALSE(checkpoint::rows_are_rotated("blk.0.attn_output.weight"));
   CHECK_FALSE(checkpoint::rows_are_rotated("blk.0.attn_q_norm.weight"));
+  CHECK_FALSE(checkpoint::rows_are_rotated("blk.0.cross_attn_k.weight"));
+  CHECK_FALSE(checkpoint::rows_are_rotated(".attn_q.weight"));
   CHECK_FALSE(checkpoint::rows_are_rotated(""));
 }
 

@@ -117,7 +117,7 @@ def main():
               b'"num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 1,'
               b'"max_position_embeddings": 1}')
         refused(["quantize", checkpoint, "out.gguf"], "mamba", folder)
-        write("checkpoint/config.json", b'{"vocab_size": "many"}')
+        write("checkpoint/config.json", b'{"model_type": "llama", "vocab_size": "many"}')
         refused(["quantize", checkpoint, "out.gguf"], "vocab_size", folder)
         write("checkpoint/config.json", b"[[[[")
         refused(["quantize", checkpoint, "out.gguf"], "config.json", folder)

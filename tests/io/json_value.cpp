@@ -111,3 +111,16 @@ TEST_CASE("json_value: what read_json refuses is refused") {
           subbyte::errc::bad_metadata);
   }
 }
+
+TEST_CASE("json_value: a number has a value, whatever it is written as") {
+  const json_value v = subbyte::parse_json(
+      R"([0, -7, 1e3, -2.5, 18446744073709551615, 1e-300, "1", true, null])", "text");
+  const std::optional<double> expected[] = {0.0,    -7.0,         1000.0,       -2.5, 0x1p64,
+                                            1e-300, std::nullopt, std::nullopt, {}};
+  REQUIRE(v.items().size() == 9);
+  for (std::size_t i = 0; i < 9; ++i) {
+    CAPTURE(i);
+    CHECK(v.items()[i].number() == expected[i]);
+  }
+  CHECK(json_value(index_t{-3}).number() == -3.0);
+}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/// Llama tensors in Hugging Face checkpoints and in GGUF files: two sets of names, and the two
-/// orders of the query and key rows.
+/// Tensors of Llama and its kin in Hugging Face checkpoints and in GGUF files: two sets of names,
+/// and the two orders of the query and key rows.
 #pragma once
 
 #include <optional>
@@ -20,8 +20,8 @@ struct name_pair {
   std::string_view hugging_face, gguf;
 };
 
-// Source  transformers modeling_llama.py (module names); GGUF specification, "Standardized tensor
-//         names".
+// Source  transformers modeling_llama.py, modeling_qwen2.py, modeling_qwen3.py (module names); GGUF
+//         specification, "Standardized tensor names"; gguf-py, tensor_mapping.py (norms of Qwen3).
 inline constexpr name_pair model_names[] = {
     {"model.embed_tokens.weight", "token_embd.weight"},
     {"model.norm.weight", "output_norm.weight"},
@@ -33,6 +33,12 @@ inline constexpr name_pair layer_names[] = {
     {"self_attn.k_proj.weight", "attn_k.weight"},
     {"self_attn.v_proj.weight", "attn_v.weight"},
     {"self_attn.o_proj.weight", "attn_output.weight"},
+    {"self_attn.q_proj.bias", "attn_q.bias"},
+    {"self_attn.k_proj.bias", "attn_k.bias"},
+    {"self_attn.v_proj.bias", "attn_v.bias"},
+    {"self_attn.o_proj.bias", "attn_output.bias"},
+    {"self_attn.q_norm.weight", "attn_q_norm.weight"},
+    {"self_attn.k_norm.weight", "attn_k_norm.weight"},
     {"post_attention_layernorm.weight", "ffn_norm.weight"},
     {"mlp.gate_proj.weight", "ffn_gate.weight"},
     {"mlp.up_proj.weight", "ffn_up.weight"},
@@ -65,8 +71,8 @@ SUBBYTE_INLINE std::optional<std::string> renamed(std::string_view name,
 
 }  // namespace detail
 
-/// "model.layers.3.mlp.up_proj.weight" -> "blk.3.ffn_up.weight"; nothing for names outside the
-/// Llama architecture.
+/// "model.layers.3.mlp.up_proj.weight" -> "blk.3.ffn_up.weight"; nothing for names that none of
+/// Llama, Mistral, Qwen2 and Qwen3 has.
 [[nodiscard]] SUBBYTE_INLINE std::optional<std::string> gguf_name(
     std::string_view hugging_face_name) {
   return detail::renamed(hugging_face_name, &detail::name_pair::hugging_face,
@@ -81,13 +87,18 @@ SUBBYTE_INLINE std::optional<std::string> renamed(std::string_view name,
                          detail::gguf_layers, detail::hugging_face_layers);
 }
 
-/// Whether the tensor's rows are rotated by position, and so stand in different orders in the two
-/// kinds of file; by GGUF name.
+/// Whether the tensor's rows are rotated by position, and so stand in different orders in a
+/// checkpoint and in a GGUF file of architecture "llama"; by GGUF name. (The files of other
+/// architectures keep the checkpoint's order.)
 [[nodiscard]] SUBBYTE_INLINE bool rows_are_rotated(std::string_view gguf_name) noexcept {
-  const auto ends_with = [&](std::string_view end) {
-    return gguf_name.size() > end.size() && gguf_name.substr(gguf_name.size() - end.size()) == end;
-  };
-  return ends_with(".attn_q.weight") || ends_with(".attn_k.weight");
+  constexpr std::string_view rotated[] = {".attn_q.weight", ".attn_k.weight", ".attn_q.bias",
+                                          ".attn_k.bias"};
+  for (const std::string_view end : rotated) {
+    if (gguf_name.size() > end.size() && gguf_name.substr(gguf_name.size() - end.size()) == end) {
+      return true;
+    }
+  }
+  return false;
 }
 
 /// The Hugging Face row that GGUF row r of a query or key projection holds.

@@ -29,7 +29,9 @@ class basic_json_value {
   basic_json_value(bool value)  // NOLINT: values stand where JSON has them
       : kind_(json_kind::boolean), boolean_(value) {}
   basic_json_value(index_t value)  // NOLINT
-      : kind_(json_kind::integer), text_(std::to_string(value)) {}
+      : kind_(json_kind::integer),
+        number_(static_cast<double>(value)),
+        text_(std::to_string(value)) {}
   basic_json_value(int value)  // NOLINT
       : basic_json_value(static_cast<index_t>(value)) {}
   basic_json_value(std::string text)  // NOLINT
@@ -76,6 +78,11 @@ class basic_json_value {
     if (negative) return value;
     if (__builtin_sub_overflow(index_t{0}, value, &value)) return std::nullopt;
     return value;
+  }
+  /// The value of a number, if it is one: an integer's to the nearest double.
+  [[nodiscard]] std::optional<double> number() const noexcept {
+    if (kind_ != json_kind::integer && kind_ != json_kind::real) return std::nullopt;
+    return number_;
   }
   [[nodiscard]] const std::vector<basic_json_value>& items() const noexcept { return items_; }
   [[nodiscard]] const std::vector<member>& members() const noexcept { return members_; }
@@ -184,6 +191,7 @@ class basic_json_value {
 
   json_kind kind_ = json_kind::null;
   bool boolean_ = false;
+  double number_ = 0;
   std::string text_;
   std::vector<basic_json_value> items_;
   std::vector<member> members_;
@@ -208,7 +216,10 @@ class json_value_reader {
     v.kind_ = scalar.kind;
     v.boolean_ = scalar.boolean;
     v.text_ = scalar.text;
+    v.number_ = scalar.real;
     if (scalar.kind == json_kind::integer) {
+      const auto magnitude = static_cast<double>(scalar.magnitude);
+      v.number_ = scalar.negative ? -magnitude : magnitude;
       v.text_ = (scalar.negative ? "-" : "") + std::to_string(scalar.magnitude);
     }
     place(path, std::move(v));

@@ -14,6 +14,7 @@
 #include "subbyte/checkpoint/names.hpp"
 #include "subbyte/checkpoint/onnx_matmul_nbits.hpp"
 #include "subbyte/checkpoint/quantization_config.hpp"
+#include "subbyte/checkpoint/recipe.hpp"
 #include "subbyte/checkpoint/stored_tensor.hpp"
 #include "subbyte/checkpoint/transcode.hpp"
 #include "subbyte/io/gguf.hpp"

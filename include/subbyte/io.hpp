@@ -8,6 +8,7 @@
 #include "subbyte/checkpoint/exl3.hpp"
 #include "subbyte/checkpoint/gptq.hpp"
 #include "subbyte/checkpoint/hqq.hpp"
+#include "subbyte/checkpoint/imatrix.hpp"
 #include "subbyte/checkpoint/loader_rules.hpp"
 #include "subbyte/checkpoint/marlin.hpp"
 #include "subbyte/checkpoint/module_pattern.hpp"

@@ -203,7 +203,7 @@ struct recipe_tensor {
   std::string name;                   ///< as GGUF calls it
   std::vector<index_t> dims;          ///< dims[0] is the contiguous one
   std::optional<std::uint32_t> type;  ///< the GGUF type that it has; nothing: some other
-  bool quantized = false;             ///< some other than floats; follows from `type` if that is set
+  bool quantized = false;  ///< some other than floats; follows from `type` if that is set
 };
 
 /// Tensors with names of this pattern get this type, before any rule of the recipe.
@@ -236,8 +236,8 @@ struct basic_recipe_options {
   std::vector<basic_type_override<Arch>> overrides;  ///< the first that matches counts
   std::optional<std::uint32_t> output_type;  ///< of output.weight, or of the embedding if tied
   std::optional<std::uint32_t> token_embedding_type;  ///< of token_embd.weight, tied or not
-  bool pure = false;              ///< one type for every matrix, no rules
-  bool leave_output = false;      ///< output.weight stays as it is
+  bool pure = false;                                  ///< one type for every matrix, no rules
+  bool leave_output = false;                          ///< output.weight stays as it is
   bool has_importance = false;    ///< there is an importance matrix; some rules then differ
   bool allow_requantize = false;  ///< tensors that are quantized already may be quantized again
 };
@@ -288,9 +288,9 @@ struct recipe_choice {
 }
 
 /// The type for rows of `cols` weights where `type` was meant: the same, if they divide into its
-/// blocks; else the one that llama.cpp takes instead, whose blocks are smaller and whose size is not
-/// (from 2 to 8 bits: IQ4_NL, Q4_0, Q5_0, Q5_1 and Q8_0); F16 where that does not fit either, and
-/// for types without such a substitute, which llama.cpp refuses.
+/// blocks; else the one that llama.cpp takes instead, whose blocks are smaller and whose size is
+/// not (from 2 to 8 bits: IQ4_NL, Q4_0, Q5_0, Q5_1 and Q8_0); F16 where that does not fit either,
+/// and for types without such a substitute, which llama.cpp refuses.
 ///
 /// Source  llama.cpp, src/llama-quant.cpp at 007dbbf3.
 [[nodiscard]] SUBBYTE_INLINE constexpr std::uint32_t fallback_type(std::uint32_t type,
@@ -341,9 +341,7 @@ enum class model_part { embedding, q, k, v, attention_output, up, gate, down, ou
 
 // Fused projections that contain the values count as values.
 SUBBYTE_INLINE model_part part_of(std::string_view name) noexcept {
-  const auto has = [&](std::string_view text) {
-    return name.find(text) != std::string_view::npos;
-  };
+  const auto has = [&](std::string_view text) { return name.find(text) != std::string_view::npos; };
   if (name == "output.weight") return model_part::output;
   if (name == "token_embd.weight" || name == "per_layer_token_embd.weight") {
     return model_part::embedding;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>  // std::stable_sort
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -233,6 +234,8 @@ template <class Arch = arch::native>
 /// What may be changed in a recipe.
 template <class Arch>
 struct basic_recipe_options {
+  /// Types by the whole name, from a plan for instance. They come before all that follows.
+  std::map<std::string, std::uint32_t, std::less<>> named;
   std::vector<basic_type_override<Arch>> overrides;  ///< the first that matches counts
   std::optional<std::uint32_t> output_type;  ///< of output.weight, or of the embedding if tied
   std::optional<std::uint32_t> token_embedding_type;  ///< of token_embd.weight, tied or not
@@ -389,16 +392,16 @@ class recipe_pass {
   /// The type meant for a tensor, before any fallback. Call in the order of apply_recipe.
   [[nodiscard]] std::uint32_t choose(const recipe_tensor& t) {
     const model_part part = part_of(t.name);
+    if (const auto n = options_.named.find(t.name); n != options_.named.end()) return n->second;
     if (part == model_part::embedding && options_.token_embedding_type) {
       return *options_.token_embedding_type;
     }
     if (part == model_part::output && options_.output_type) return *options_.output_type;
-    // Floats have no mixtures.
-    if (gguf::find_tensor_type(recipe_.type).block_size <= 1) return recipe_.type;
     for (const basic_type_override<Arch>& o : options_.overrides) {
       if (o.pattern.found_in(t.name)) return o.type;
     }
-    if (options_.pure || recipe_.id == file_type::guessed) return recipe_.type;
+    const bool floats = gguf::find_tensor_type(recipe_.type).block_size <= 1;
+    if (options_.pure || floats || recipe_.id == file_type::guessed) return recipe_.type;
     return by_rule(t, part);
   }
 
@@ -691,9 +694,10 @@ SUBBYTE_INLINE bool needs_importance(std::string_view name, std::uint32_t type,
 ///
 /// The types are those that llama.cpp's llama-quantize chooses for the same model and options. Its
 /// rules count tensors, layer by layer and by name within a layer: the order of `tensors` changes
-/// nothing, and tensors that an override or `pure` decides are not counted. Two things are done
-/// here where llama.cpp gives up: rows that no quantized type divides become F16 (fallback_type),
-/// and so do those of output_type and token_embedding_type.
+/// nothing, and tensors that an override or `pure` decides are not counted. Three things differ:
+/// rows that no quantized type divides become F16 where llama.cpp gives up (fallback_type);
+/// output_type and token_embedding_type fall back, too; and overrides count under F32, F16 and BF16
+/// as well, where llama.cpp passes over them.
 ///
 /// Throws  bad_argument naming the first tensor that is quantized already and would be quantized
 ///         again, unless that is allowed; bad_argument for an expert's tensor without its layer in

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "subbyte/checkpoint/imatrix.hpp"
+#include "support/allocation_peak.hpp"
 #include "support/corpus.hpp"
 #include "support/gguf_bytes.hpp"
 

@@ -179,6 +179,9 @@ model_source open_gguf_model(const std::string& path) {
     model.heads = file->get_or<index_t>("llama.attention.head_count", 1);
     model.kv_heads = file->get_or<index_t>("llama.attention.head_count_kv", model.heads);
   }
+  if (file->find("general.architecture") != nullptr) {
+    model.facts = checkpoint::read_model_facts(*file);
+  }
   for (const gguf::file& shard : file->shards()) model.files.push_back(shard.name());
   for (const gguf::tensor& stored : file->tensors()) {
     source_tensor t;
@@ -204,7 +207,8 @@ model_source open_gguf_model(const std::string& path) {
     constexpr std::string_view type_key = "general.file_type";
     constexpr std::string_view version_key = "general.quantization_version";
     for (const gguf::metadata_entry& entry : file->metadata()) {
-      if (entry.key() == version_key) continue;
+      // How the source was made is not how this file is.
+      if (entry.key() == version_key || entry.key().substr(0, 17) == "quantize.imatrix.") continue;
       if (entry.key() == type_key) {
         out.metadata(type_key, file_type);
       } else {
@@ -234,6 +238,8 @@ model_source open_hugging_face_model(const std::string& path) {
   model_source model;
   model.heads = config.heads;
   model.kv_heads = config.kv_heads;
+  model.facts = {checkpoint::name_of(config.architecture), config.layers, config.heads,
+                 config.kv_heads, 0};
   for (index_t i = 0; i < file->shard_count(); ++i) model.files.push_back(file->shard_path(i));
   std::map<std::string, const safetensors::tensor*> named;  // by the plain weight's name
   for (const safetensors::tensor& stored : file->tensors()) {

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "subbyte/checkpoint/recipe.hpp"
 #include "subbyte/io/gguf_split_writer.hpp"
 #include "subbyte/matrix/group_codes.hpp"
 
@@ -46,6 +47,7 @@ struct model_source {
   std::vector<std::string> notes;      // for the user
   index_t stored_bytes = 0;            // of all tensors
   index_t heads = 1, kv_heads = 1;     // of attention, where known
+  subbyte::checkpoint::model_facts facts;
 
   /// Adds the model's keys to a file in the making, with this general.file_type.
   std::function<void(subbyte::gguf::split_writer& out, std::uint32_t file_type)> write_metadata;

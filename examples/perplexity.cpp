@@ -13,6 +13,7 @@
 #include "command_line.hpp"
 #include "llama/calibration.hpp"
 #include "llama/perplexity.hpp"
+#include "subbyte/checkpoint/imatrix.hpp"
 #include "subbyte/exec/thread_pool.hpp"
 #include "subbyte/metrics/cost.hpp"
 #include "subbyte/metrics/error.hpp"
@@ -23,7 +24,7 @@ using subbyte::index_t;
 
 struct options {
   std::vector<std::string> models;
-  std::string base, text, tokens, json, calibration;
+  std::string base, text, tokens, json, calibration, imatrix;
   index_t window = 0, limit = 0, sample_rows = 0;
   bool with_hessian = true;
   double speed_seconds = 0.5;
@@ -184,16 +185,43 @@ llama::windows cut_stream(const options& o, const llama::model& model) {
   return {read_stream(o, words), words.bos, length, o.limit};
 }
 
+// As llama.cpp's tool does, without the matrix that makes the logits.
+void save_imatrix(const std::string& path, const llama::model& model,
+                  const llama::input_list& statistics, const llama::windows& text,
+                  const std::string& source) {
+  namespace checkpoint = subbyte::checkpoint;
+  checkpoint::imatrix data;
+  data.datasets = {source};
+  data.chunks = text.count();
+  data.chunk_size = text.length();
+  for (std::size_t i = 0; i < statistics.size(); ++i) {
+    const auto& sums = statistics[i].parts().sum_square;
+    const double count[] = {static_cast<double>(statistics[i].tokens())};
+    for (const std::string& weight : model.inputs()[i].weights) {
+      if (weight.substr(0, 4) != "blk.") continue;
+      checkpoint::add_to_imatrix<>(
+          data, weight, std::span(sums.data(), static_cast<std::size_t>(sums.size())), count);
+    }
+  }
+  constexpr std::string_view legacy = ".dat";
+  if (path.size() >= legacy.size() && path.substr(path.size() - legacy.size()) == legacy) {
+    checkpoint::write_legacy_imatrix<>(path, data);
+  } else {
+    checkpoint::write_imatrix<>(path, data);
+  }
+}
+
 void calibrate(const options& o) {
   if (o.models.size() != 1) {
-    subbyte::throw_error(subbyte::errc::bad_argument, "models",
-                         std::to_string(o.models.size()) + "; --calibrate takes one");
+    subbyte::throw_error(
+        subbyte::errc::bad_argument, "models",
+        std::to_string(o.models.size()) + "; --calibrate and --imatrix-out take one");
   }
   const llama::model model(o.models.front());
   const llama::windows text = cut_stream(o, model);
   subbyte::thread_pool pool(o.threads);
   subbyte::statistics_options keep;
-  keep.hessian = o.with_hessian;
+  keep.hessian = o.with_hessian && !o.calibration.empty();
   keep.sample_rows = o.sample_rows;
   example::cancel_on_interrupt();
   llama::input_list statistics;
@@ -205,7 +233,9 @@ void calibrate(const options& o) {
           bar.update(static_cast<double>(done), static_cast<double>(text.count()));
         });
   }
-  llama::save_statistics(o.calibration, model, statistics, o.tokens.empty() ? o.text : o.tokens);
+  const std::string& source = o.tokens.empty() ? o.text : o.tokens;
+  if (!o.calibration.empty()) llama::save_statistics(o.calibration, model, statistics, source);
+  if (!o.imatrix.empty()) save_imatrix(o.imatrix, model, statistics, text, source);
 
   std::printf("%-28s %8s %9s %9s %6s %11s %11s\n", "input", "channels", "tokens", "per ch.", "dead",
               "mean x^2", "max |x|");
@@ -309,12 +339,16 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(0, 1 << 24))
       ->capture_default_str()
       ->needs(calibration);
+  app.add_option(
+      "--imatrix-out", o.imatrix,
+      "measure nothing; write the importance matrix that quantize --imatrix and llama.cpp "
+      "read: GGUF, or the legacy form if the name ends in .dat");
   app.add_option("--json", o.json, "write the figures to this file, too; - : to standard output");
   return example::run(app, argc, argv, [&] {
     if (o.text.empty() && o.tokens.empty()) {
       subbyte::throw_error(subbyte::errc::bad_argument, "text", "--text or --tokens is required");
     }
-    if (o.calibration.empty()) {
+    if (o.calibration.empty() && o.imatrix.empty()) {
       measure(o);
     } else {
       calibrate(o);

@@ -7,7 +7,7 @@
 #include <filesystem>
 #include <limits>
 #include <map>
-#include <optional>
+#include <utility>
 #include <vector>
 
 #include "calibration_source.hpp"
@@ -15,6 +15,8 @@
 #include "model_source.hpp"
 #include "quantize_plan.hpp"
 #include "quantizers.hpp"
+#include "subbyte/checkpoint/imatrix.hpp"
+#include "subbyte/checkpoint/recipe.hpp"
 #include "subbyte/exec/thread_pool.hpp"
 #include "subbyte/metrics/cost.hpp"
 
@@ -30,20 +32,14 @@ using example::plan_entry;
 using example::source_tensor;
 using example::target_format;
 using subbyte::index_t;
+namespace checkpoint = subbyte::checkpoint;
 namespace gguf = subbyte::gguf;
 
-// Source  general.file_type of llama.cpp; where it names mixtures of several sizes, the smallest,
-//         which is nearest to one format for all.
-std::uint32_t file_type(const format_choice& choice) {
-  static const std::map<std::string, std::uint32_t> numbers = {
-      {"f32", 0},     {"f16", 1},     {"q4_0", 2},  {"q4_1", 3},   {"q8_0", 7},   {"q5_0", 8},
-      {"q5_1", 9},    {"q2_k", 10},   {"q3_k", 11}, {"q4_k", 14},  {"q5_k", 16},  {"q6_k", 18},
-      {"iq4_nl", 25}, {"iq4_xs", 30}, {"bf16", 32}, {"mxfp4", 38}, {"tq1_0", 36}, {"tq2_0", 37}};
-  constexpr std::uint32_t guessed = 1024;  // llama.cpp's mark for "look at the tensors"
-  const bool mixed =
-      !choice.planned.empty() || choice.attention != nullptr || choice.feed_forward != nullptr;
-  const auto found = numbers.find(choice.format->name);
-  return mixed || found == numbers.end() ? guessed : found->second;
+// llama.cpp writes the number of the recipe, whatever the changes to it.
+std::uint32_t file_type_of(const format_choice& choice, bool by_recipe) {
+  const auto& options = choice.options;
+  const bool mixed = !options.named.empty() || (!by_recipe && !options.overrides.empty());
+  return static_cast<std::uint32_t>(mixed ? checkpoint::file_type::guessed : choice.recipe.id);
 }
 
 std::string shape_text(const source_tensor& t) {
@@ -99,29 +95,77 @@ void print_totals(const model_source& model, const std::vector<plan_entry>& plan
 struct quantizing {
   chosen_method method;
   example::calibration_source calibration;
+  std::string imatrix_path;
+  checkpoint::imatrix imatrix;
   example::folded_scales scales;
   std::vector<std::string> notes;
   index_t calibrated = 0, uncalibrated = 0;
 };
 
-/// One tensor to be quantized, with what is known of its input.
+/// One tensor to be quantized, with what is known of its inputs: one input, or one for each of a
+/// stack of experts.
 struct layer {
   const target_format* format;
   const example::method* method;
-  std::optional<example::known_input> input;
+  std::vector<example::known_input> inputs;
 };
 
-// Float formats, stacks of experts and inputs that saw no token are left to the format's own tool.
+// Whether importance is known for a tensor, from either source.
+bool has_importance(const std::string& name, quantizing& how) {
+  if (how.method.data() == needs::nothing) return false;
+  if (!how.imatrix_path.empty()) return how.imatrix.find(name) != nullptr;
+  return how.calibration.statistics_of(name).tokens() > 0;
+}
+
+// The part of an importance matrix; false: it has none.
+bool read_imatrix(const source_tensor& t, quantizing& how, layer& prepared) {
+  const checkpoint::imatrix_entry* const entry = how.imatrix.find(t.name);
+  if (entry == nullptr) return false;
+  index_t matrices = 1;
+  for (std::size_t d = 2; d < t.dims.size(); ++d) matrices *= t.dims[d];
+  const auto means = checkpoint::importance_of<>(*entry, t.name, t.cols(), matrices);
+  for (index_t m = 0; m < matrices; ++m) {
+    subbyte::statistics_parts parts;  // of one token that is the mean of all
+    parts.tokens = 1;
+    parts.sum_magnitude = subbyte::tensor<double, 1>(t.cols());
+    parts.sum_square = subbyte::tensor<double, 1>(t.cols());
+    parts.max_magnitude = subbyte::tensor<float, 1>(t.cols());
+    for (index_t j = 0; j < t.cols(); ++j) {
+      parts.sum_square(j) = static_cast<double>(means(m, j));
+    }
+    prepared.inputs.emplace_back(subbyte::input_statistics(std::move(parts)),
+                                 subbyte::vector_view<const float>());
+  }
+  if (const index_t starved = entry->starved(); starved > 0) {
+    how.notes.push_back("warning: " + subbyte::printable(t.name) + ": " + std::to_string(starved) +
+                        " of " + std::to_string(matrices) +
+                        " matrices saw no token; their weights count alike");
+  }
+  return true;
+}
+
+// Float formats, and inputs that saw no token, are left to the format's own tool; so are stacks of
+// experts, but for an importance matrix.
 layer prepare(const plan_entry& e, quantizing& how) {
   static const example::method own{"reference", needs::nothing, ""};
-  layer prepared{e.format, how.method.codes, std::nullopt};
+  layer prepared{e.format, how.method.codes, {}};
   const source_tensor& t = *e.tensor;
   const bool floats = e.format->block_size == 1;
-  if (!is_quantizable(t) || t.dims.size() > 2 || floats) {
+  const bool calibrated = how.method.data() != needs::nothing && how.imatrix_path.empty();
+  if (!is_quantizable(t) || floats || (calibrated && t.dims.size() > 2)) {
     prepared.method = &own;
     return prepared;
   }
   if (how.method.data() == needs::nothing) return prepared;
+  if (!how.imatrix_path.empty()) {
+    if (read_imatrix(t, how, prepared)) {
+      ++how.calibrated;
+    } else {
+      prepared.method = &own;
+      ++how.uncalibrated;
+    }
+    return prepared;
+  }
   const subbyte::input_statistics& statistics = how.calibration.statistics_of(t.name);
   if (statistics.tokens() == 0) {
     prepared.method = &own;
@@ -141,7 +185,7 @@ layer prepare(const plan_entry& e, quantizing& how) {
                         std::to_string(statistics.cols()) + " channels; more are better");
   }
   ++how.calibrated;
-  prepared.input.emplace(statistics, how.scales.scale_of(t.name));
+  prepared.inputs.emplace_back(statistics, how.scales.scale_of(t.name));
   return prepared;
 }
 
@@ -154,7 +198,10 @@ void write_rows(const source_tensor& t, index_t first, index_t count, const laye
   all.scales.apply(t, first, count, floats.data());
   try {
     const subbyte::matrix_view<const float> rows(floats.data(), count, t.cols());
-    const example::layer_task task{rows, how.input ? &*how.input : nullptr, 0, executor, progress};
+    const std::size_t matrix =
+        how.inputs.size() > 1 ? static_cast<std::size_t>(first / t.dims[1]) : 0;
+    const example::layer_task task{rows, how.inputs.empty() ? nullptr : &how.inputs[matrix], 0,
+                                   executor, progress};
     const example::quantized_layer made = how.format->quantize(*how.method, task, false);
     out.write(t.name, made.blocks);
     if (made.report.fell_back) {
@@ -189,14 +236,15 @@ void search_scales(const model_source& model, const std::vector<plan_entry>& pla
 void plan_mix(const model_source& model, const example::mix_request& request,
               const std::vector<std::string>& calibration_files, quantizing& how,
               subbyte::executor_ref executor, format_choice& choice) {
-  quantizing trials{how.method, example::calibration_source(calibration_files), {}, {}};
+  quantizing trials{how.method, example::calibration_source(calibration_files), {}, {}, {}, {}};
   const auto quantize = [&](const source_tensor& t, const target_format& format) {
     const layer prepared = prepare({&t, &format, false}, trials);
     subbyte::tensor<float, 2> floats(subbyte::uninitialized, t.rows(), t.cols());
     t.read(0, t.rows(), floats.data());
     const auto go_on = [](double) { return example::interrupted == 0; };
     const example::layer_task task{std::as_const(floats).view(),
-                                   prepared.input ? &*prepared.input : nullptr, 0, executor, go_on};
+                                   prepared.inputs.empty() ? nullptr : prepared.inputs.data(), 0,
+                                   executor, go_on};
     try {
       return format.quantize(*prepared.method, task, true).decoded;
     } catch (const subbyte::error& problem) {
@@ -207,12 +255,24 @@ void plan_mix(const model_source& model, const example::mix_request& request,
   example::plan_mix(model, request, how.calibration, quantize, executor, choice);
 }
 
+// Source  llama.cpp, tools/quantize/quantize.cpp at 03161a4e.
+void write_imatrix_keys(gguf::split_writer& out, const quantizing& how) {
+  const checkpoint::imatrix& data = how.imatrix;
+  out.metadata("quantize.imatrix.file", how.imatrix_path);
+  if (!data.datasets.empty()) out.metadata("quantize.imatrix.dataset", data.datasets.front());
+  out.metadata("quantize.imatrix.entries_count", static_cast<std::uint32_t>(data.entries.size()));
+  if (data.chunks > 0) {
+    out.metadata("quantize.imatrix.chunks_count", static_cast<std::uint32_t>(data.chunks));
+  }
+}
+
 void write_model(const model_source& model, const std::vector<plan_entry>& plan,
-                 const format_choice& choice, const std::string& path,
+                 std::uint32_t file_type, const std::string& label, const std::string& path,
                  const gguf::split_options& split, quantizing& how,
                  subbyte::executor_ref executor) {
   gguf::split_writer out(path, split);
-  model.write_metadata(out, file_type(choice));
+  model.write_metadata(out, file_type);
+  if (!how.imatrix_path.empty()) write_imatrix_keys(out, how);
   index_t total = 0, done = 0;
   for (const plan_entry& e : plan) {
     const std::uint32_t type = e.format != nullptr ? *e.format->gguf_type : *e.tensor->gguf_type;
@@ -227,8 +287,7 @@ void write_model(const model_source& model, const std::vector<plan_entry>& plan,
                            "is also the input; write to another file");
     }
   }
-  example::progress_bar bar("quantize to " +
-                            (choice.planned.empty() ? choice.format->name : "a mix"));
+  example::progress_bar bar("quantize to " + label);
   std::vector<float> floats;
   for (const plan_entry& e : plan) {
     const source_tensor& t = *e.tensor;
@@ -243,9 +302,11 @@ void write_model(const model_source& model, const std::vector<plan_entry>& plan,
           prepared.method->data == needs::hessian
               ? std::max<index_t>(1, t.rows())
               : std::max<index_t>(1, slab / std::max<index_t>(1, t.cols()));
-      for (index_t first = 0; first < t.rows(); first += rows_at_once) {
+      // Experts have inputs of their own, so no slab reaches from one into the next.
+      const index_t together = prepared.inputs.size() > 1 ? t.dims[1] : t.rows();
+      for (index_t first = 0, count = 0; first < t.rows(); first += count) {
         example::check_interrupt();
-        const index_t count = std::min(rows_at_once, t.rows() - first);
+        count = std::min(rows_at_once, together - first % together);
         const double before = static_cast<double>(done + first * t.cols());
         const auto report = [&](double fraction) {
           bar.update(before + fraction * static_cast<double>(count * t.cols()),
@@ -284,20 +345,54 @@ void check_mix(const example::mix_request& mix, const quantizing& how) {
   }
 }
 
+// The changes to a recipe, or to one format for all, that the user asked for.
+void choose_options(format_choice& choice, bool by_recipe, const std::string& output,
+                    const std::string& embedding, const std::vector<std::string>& tensor_types,
+                    const std::pair<std::string, std::string>& parts) {
+  checkpoint::recipe_options& options = choice.options;
+  const auto type_or_none = [](const std::string& name) {
+    return name.empty() ? std::nullopt : find_block_format(name).gguf_type;
+  };
+  options.pure = options.pure || !by_recipe;
+  options.output_type = type_or_none(output);
+  options.token_embedding_type = type_or_none(embedding);
+  for (const std::string& text : tensor_types) {
+    options.overrides.push_back(checkpoint::parse_type_override<>(text));
+  }
+  for (const auto& [pattern, name] :
+       {std::pair("\\.attn_", parts.first), std::pair("\\.ffn_", parts.second)}) {
+    if (name.empty()) continue;
+    options.overrides.push_back(
+        {checkpoint::module_pattern(pattern, "part"), *find_block_format(name).gguf_type});
+  }
+}
+
+void read_imatrices(const std::vector<std::string>& paths, quantizing& how) {
+  for (const std::string& path : paths) {
+    if (how.imatrix_path.empty()) {
+      how.imatrix = checkpoint::open_imatrix<>(path);
+    } else {
+      checkpoint::merge_imatrix<>(how.imatrix, checkpoint::open_imatrix<>(path));
+    }
+    how.imatrix_path += (how.imatrix_path.empty() ? "" : " ") + path;
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::string input, output, format_name = "q4_k", output_format_name, method_name = "reference";
-  std::string attention_name, feed_forward_name;
+  std::string input, output, format_name = "q4_k", recipe_name, method_name;
+  std::string output_format_name, embedding_format_name, attention_name, feed_forward_name;
   example::mix_request mix;
-  std::vector<std::string> calibration_files;
+  std::vector<std::string> calibration_files, imatrix_files, tensor_types;
   int threads = 0;
-  bool dry_run = false, allow_requantize = false;
+  bool dry_run = false;
+  format_choice choice;
   gguf::split_options split;
   std::uint64_t split_bytes = 0;
   CLI::App app(
-      "Quantizes every matrix of a model to one format or to a planned mix; vectors and norms "
-      "stay.",
+      "Quantizes every matrix of a model by a recipe, to one format or to a planned mix; vectors "
+      "and norms stay.",
       "quantize");
   app.add_option("input", input,
                  "GGUF file (of a split one any shard), safetensors file, or folder of a Llama "
@@ -307,9 +402,26 @@ int main(int argc, char** argv) {
   auto* const format_option = app.add_option("-f,--format", format_name,
                                              "any format of the registry that GGUF has an id for")
                                   ->capture_default_str();
+  std::string recipes;
+  for (const checkpoint::recipe& r : checkpoint::all_recipes) {
+    recipes += std::string(recipes.empty() ? "" : " ") + r.name;
+  }
+  auto* const recipe_option =
+      app.add_option(
+             "-r,--recipe", recipe_name,
+             "the formats that llama.cpp's recipe of this name gives every tensor: " + recipes)
+          ->excludes(format_option);
+  app.add_flag("--pure", choice.options.pure, "one format for all matrices of the recipe")
+      ->needs(recipe_option);
   app.add_option("--output-format", output_format_name,
                  "format of the matrix that makes the logits: output.weight, or token_embd.weight "
-                 "where there is none (llama.cpp's recipes use q6_k); default: as --format");
+                 "where there is none; default: as --format or --recipe has it");
+  app.add_option("--token-embedding-format", embedding_format_name,
+                 "format of token_embd.weight; default: as --format or --recipe has it");
+  app.add_option("--tensor-type", tensor_types,
+                 "REGEX=TYPE: this format for tensors in whose names the pattern is found; the "
+                 "first such option that matches counts")
+      ->take_all();
   app.add_option("--attention", attention_name, "format of attn_*; default: as --format");
   app.add_option("--feed-forward", feed_forward_name, "format of ffn_*; default: as --format");
   auto* const target =
@@ -317,12 +429,12 @@ int main(int argc, char** argv) {
                      "plan a mix of so many bits per weight, over all matrices that are quantized, "
                      "with the least predicted loss; needs --calibration")
           ->check(CLI::PositiveNumber)
-          ->excludes(format_option);
+          ->excludes(format_option, recipe_option);
   app.add_option("--max-kl", mix.max_kl,
                  "plan the smallest mix whose KL divergence from the original, in nats per "
                  "token of --tokens, is at most so large; needs --calibration")
       ->check(CLI::PositiveNumber)
-      ->excludes(format_option, target);
+      ->excludes(format_option, recipe_option, target);
   app.add_option("--candidates", mix.candidates, "formats that a mix may use")
       ->delimiter(',')
       ->capture_default_str();
@@ -337,10 +449,14 @@ int main(int argc, char** argv) {
   app.add_option("-m,--method", method_name,
                  "awq, awq+METHOD (which fold scales into norms and preceding matrices first), or "
                  "METHOD of" +
-                     known)
-      ->capture_default_str();
-  app.add_option("--calibration", calibration_files,
-                 "files of perplexity --calibrate; several are added up");
+                     known + "\ndefault: reference, with --imatrix: imatrix");
+  auto* const calibration = app.add_option("--calibration", calibration_files,
+                                           "files of perplexity --calibrate; several are added up");
+  app.add_option(
+         "--imatrix", imatrix_files,
+         "importance matrices, of llama.cpp or of perplexity --imatrix-out, in either form; "
+         "several are added up")
+      ->excludes(calibration);
   app.add_option("--threads", threads, "0: one per hardware thread")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
@@ -353,31 +469,48 @@ int main(int argc, char** argv) {
   app.add_flag("--no-tensor-first-split", split.first_without_tensors,
                "the first shard holds the metadata only");
   app.add_flag("--dry-run", dry_run, "print what every tensor would become, write nothing");
-  app.add_flag("--allow-requantize", allow_requantize, "quantize quantized tensors again");
+  app.add_flag("--allow-requantize", choice.options.allow_requantize,
+               "quantize quantized tensors again");
   return example::run(app, argc, argv, [&] {
-    const auto format_or = [](const std::string& name, const target_format* otherwise) {
-      return name.empty() ? otherwise : &find_block_format(name);
-    };
-    format_choice choice;
-    choice.format = &find_block_format(format_name);
-    quantizing how{
-        example::parse_method(method_name), example::calibration_source(calibration_files), {}, {}};
-    if (how.method.data() != needs::nothing && how.calibration.empty()) {
+    const bool by_recipe = !recipe_name.empty();
+    choice.recipe = by_recipe
+                        ? checkpoint::find_recipe(recipe_name)
+                        : checkpoint::uniform_recipe(*find_block_format(format_name).gguf_type);
+    choose_options(choice, by_recipe, output_format_name, embedding_format_name, tensor_types,
+                   {attention_name, feed_forward_name});
+    if (method_name.empty()) method_name = imatrix_files.empty() ? "reference" : "imatrix";
+    quantizing how{example::parse_method(method_name),
+                   example::calibration_source(calibration_files),
+                   {},
+                   {},
+                   {},
+                   {}};
+    read_imatrices(imatrix_files, how);
+    if (how.method.data() != needs::nothing && how.calibration.empty() && imatrix_files.empty()) {
       subbyte::throw_error(subbyte::errc::bad_argument, "method " + method_name,
-                           "--calibration is required");
+                           how.method.data() == needs::importance
+                               ? "--calibration or --imatrix is required"
+                               : "--calibration is required");
     }
+    if (!imatrix_files.empty() && how.method.data() != needs::importance) {
+      subbyte::throw_error(subbyte::errc::bad_argument, "method " + method_name,
+                           "has no use for --imatrix");
+    }
+    choice.options.has_importance = how.method.data() != needs::nothing;
     if (output.empty() && !dry_run) {
       subbyte::throw_error(subbyte::errc::bad_argument, "output", "a file to write is required");
     }
-    choice.attention = format_or(attention_name, nullptr);
-    choice.feed_forward = format_or(feed_forward_name, nullptr);
-    choice.output = format_or(output_format_name, mix.wanted() ? nullptr : choice.format);
     if (mix.wanted()) check_mix(mix, how);
     if (split_bytes > static_cast<std::uint64_t>(std::numeric_limits<index_t>::max())) {
       subbyte::throw_error(subbyte::errc::bad_argument, "--split-max-size", "beyond 2^63 bytes");
     }
     split.max_shard_bytes = static_cast<index_t>(split_bytes);
     const model_source model = example::open_model(input);
+    const bool tied = std::none_of(model.tensors.begin(), model.tensors.end(),
+                                   [](const auto& t) { return t.name == "output.weight"; });
+    if (!by_recipe && tied && !choice.options.token_embedding_type) {
+      choice.options.token_embedding_type = choice.options.output_type;
+    }
     example::cancel_on_interrupt();
 #if defined(__GLIBC__)
     // Slabs go back to the system when they are freed. glibc would soon keep them on its heap,
@@ -390,18 +523,27 @@ int main(int argc, char** argv) {
       mix.model = input;
       plan_mix(model, mix, calibration_files, how, pool, choice);
     }
+    example::importance_query query;
+    if (by_recipe && !dry_run) {
+      query = [&](std::string_view name) { return has_importance(std::string(name), how); };
+    }
     const std::vector<plan_entry> plan =
-        example::make_plan(model, choice, allow_requantize, how.method.scaled);
+        example::make_plan(model, choice, how.method.scaled, query);
     if (dry_run) {
       print_tensor_table(plan);
     } else {
       if (how.method.scaled) search_scales(model, plan, how, pool);
-      write_model(model, plan, choice, output, split, how, pool);
+      const std::string label = by_recipe      ? choice.recipe.name
+                                : mix.wanted() ? "a mix"
+                                               : find_block_format(format_name).name;
+      write_model(model, plan, file_type_of(choice, by_recipe), label, output, split, how, pool);
     }
     print_totals(model, plan);
     if (how.method.data() != needs::nothing && !dry_run) {
-      std::printf("%s: %lld matrices with calibration, %lld without\n", method_name.c_str(),
-                  static_cast<long long>(how.calibrated), static_cast<long long>(how.uncalibrated));
+      std::printf("%s: %lld matrices with %s, %lld without\n", method_name.c_str(),
+                  static_cast<long long>(how.calibrated),
+                  imatrix_files.empty() ? "calibration" : "importance",
+                  static_cast<long long>(how.uncalibrated));
     }
     for (const std::string& note : how.notes) std::printf("%s\n", note.c_str());
     for (const std::string& note : model.notes) std::printf("%s\n", note.c_str());

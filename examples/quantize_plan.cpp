@@ -18,6 +18,8 @@
 
 namespace example {
 
+namespace checkpoint = subbyte::checkpoint;
+
 const target_format& find_block_format(const std::string& name) {
   std::string known;
   for (const target_format& f : block_target_formats()) {
@@ -28,55 +30,39 @@ const target_format& find_block_format(const std::string& name) {
                        "a GGUF file can hold " + known);
 }
 
+const target_format& find_block_format(std::uint32_t gguf_type) {
+  for (const target_format& f : block_target_formats()) {
+    if (f.gguf_type == gguf_type) return f;
+  }
+  subbyte::throw_error(subbyte::errc::unsupported_format, "type " + std::to_string(gguf_type),
+                       "nothing can be quantized to it");
+}
+
 bool is_quantizable(const source_tensor& t) {
-  const auto ends_with = [&](std::string_view end) {
-    return t.name.size() >= end.size() && t.name.substr(t.name.size() - end.size()) == end;
-  };
-  return t.dims.size() >= 2 && ends_with("weight") && !ends_with("_norm.weight") &&
-         !ends_with("ffn_gate_inp.weight");
+  return checkpoint::is_quantized_by_recipes(t.name, t.dims);
 }
 
 namespace {
-
-bool fits(const target_format& f, const source_tensor& t) { return t.cols() % f.block_size == 0; }
 
 index_t stored_bytes(const target_format& f, const source_tensor& t) {
   return t.size() / f.block_size * f.block_bytes + t.rows() * f.row_bytes;
 }
 
-// The format for rows that the wanted one cannot divide into blocks.
-// Source  llama.cpp's llama-quantize.
 const target_format& fall_back(const target_format& wanted, const source_tensor& t) {
-  static const std::map<std::string, std::string> next = {{"iq4_xs", "iq4_nl"}, {"q2_k", "q4_0"},
-                                                          {"q3_k", "q4_0"},     {"q4_k", "q5_0"},
-                                                          {"q5_k", "q5_1"},     {"q6_k", "q8_0"}};
-  const target_format* format = &wanted;
-  if (const auto found = next.find(wanted.name); !fits(wanted, t) && found != next.end()) {
-    format = &find_block_format(found->second);
-  }
-  return fits(*format, t) ? *format : find_block_format("f16");
-}
-
-// The matrix that makes the logits: errors there reach the output directly.
-const source_tensor* find_output(const model_source& model) {
-  const source_tensor* embedding = nullptr;
-  for (const source_tensor& t : model.tensors) {
-    if (t.name == "output.weight") return &t;
-    if (t.name == "token_embd.weight") embedding = &t;
-  }
-  return embedding;  // used for both
-}
-
-bool belongs_to(const source_tensor& t, std::string_view part) {
-  return t.name.find(std::string(".") + std::string(part) + "_") != std::string::npos;
+  return find_block_format(checkpoint::fallback_type(*wanted.gguf_type, t.cols()));
 }
 
 // What was asked for this tensor alone or for its part of the model; null: nothing.
-const target_format* forced_format(const source_tensor& t, bool output,
-                                   const format_choice& choice) {
-  if (output && choice.output != nullptr) return choice.output;
-  if (choice.attention != nullptr && belongs_to(t, "attn")) return choice.attention;
-  if (choice.feed_forward != nullptr && belongs_to(t, "ffn")) return choice.feed_forward;
+const target_format* forced_format(const source_tensor& t,
+                                   const checkpoint::recipe_options& options) {
+  const auto found = [](std::uint32_t type) { return &find_block_format(type); };
+  if (t.name == "token_embd.weight" && options.token_embedding_type) {
+    return found(*options.token_embedding_type);
+  }
+  if (t.name == "output.weight" && options.output_type) return found(*options.output_type);
+  for (const checkpoint::type_override& o : options.overrides) {
+    if (o.pattern.found_in(t.name)) return found(o.type);
+  }
   return nullptr;
 }
 
@@ -92,24 +78,20 @@ std::string plan_entry::type_name() const {
 }
 
 std::vector<plan_entry> make_plan(const model_source& model, const format_choice& choice,
-                                  bool allow_requantize, bool scaled) {
-  std::vector<plan_entry> plan;
-  const source_tensor* const output_tensor = find_output(model);
+                                  bool scaled, const importance_query& has_importance) {
+  std::vector<checkpoint::recipe_tensor> tensors;
   for (const source_tensor& t : model.tensors) {
-    const bool chosen = is_quantizable(t);
-    const target_format* wanted = forced_format(t, &t == output_tensor, choice);
-    if (const auto p = choice.planned.find(t.name); p != choice.planned.end()) wanted = p->second;
-    if (wanted == nullptr) wanted = choice.format;
-    const target_format& format = chosen ? fall_back(*wanted, t) : find_block_format("f32");
     const bool changed = scaled && folded_scales::touches(t.name);
-    const bool same = t.gguf_type && !changed && (!chosen || *t.gguf_type == format.gguf_type);
-    if (!same && t.lossy && !allow_requantize) {
-      subbyte::throw_error(subbyte::errc::bad_argument, t.name,
-                           "is " + t.type_name +
-                               " already; quantizing it again loses more than "
-                               "quantizing the original (--allow-requantize does it)");
-    }
-    plan.push_back({&t, same ? nullptr : &format, chosen && &format != wanted});
+    tensors.push_back({t.name, t.dims, changed ? std::nullopt : t.gguf_type, t.lossy});
+  }
+  const std::vector<checkpoint::recipe_choice> choices =
+      checkpoint::apply_recipe(choice.recipe, model.facts, tensors, choice.options);
+  if (has_importance) checkpoint::require_importance(tensors, choices, has_importance);
+  std::vector<plan_entry> plan;
+  for (std::size_t i = 0; i < choices.size(); ++i) {
+    const checkpoint::recipe_choice& c = choices[i];
+    plan.push_back(
+        {&model.tensors[i], c.copied ? nullptr : &find_block_format(c.type), c.fell_back});
   }
   return plan;
 }
@@ -170,8 +152,7 @@ class mix_planner {
         calibration_(calibration),
         quantize_(quantize),
         executor_(executor),
-        choice_(choice),
-        output_(find_output(model)) {
+        choice_(choice) {
     if (!request.tokens.empty()) text_.emplace(request, executor);
     for (const source_tensor& t : model.tensors) {
       if (is_quantizable(t)) tensors_.push_back(&t);
@@ -250,7 +231,7 @@ class mix_planner {
 
   void enter(const subbyte::plan& p, format_choice& choice) const {
     for (std::size_t i = 0; i < tensors_.size(); ++i) {
-      choice.planned[tensors_[i]->name] = &format_of(p, i);
+      choice.options.named[tensors_[i]->name] = *format_of(p, i).gguf_type;
     }
   }
 
@@ -258,7 +239,7 @@ class mix_planner {
   // Smallest first, and each once: rows that do not divide into blocks may leave fewer formats.
   [[nodiscard]] std::vector<const target_format*> candidates_of(const source_tensor& t) const {
     std::vector<const target_format*> list;
-    if (const target_format* forced = forced_format(t, &t == output_, choice_)) {
+    if (const target_format* forced = forced_format(t, choice_.options)) {
       list.push_back(&fall_back(*forced, t));
       return list;
     }
@@ -371,7 +352,6 @@ class mix_planner {
   const trial& quantize_;
   subbyte::executor_ref executor_;
   const format_choice& choice_;
-  const source_tensor* output_;
   std::optional<measurement> text_;
   std::vector<const source_tensor*> tensors_;
   std::vector<subbyte::plan_tensor> planned_;

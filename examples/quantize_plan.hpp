@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-/// Which format each tensor of a model gets: one for all, one per part of the model, or a mix that
-/// is planned for a size or for a KL divergence.
+/// Which format each tensor of a model gets: by a recipe, or by a mix that is planned for a size or
+/// for a KL divergence.
 #pragma once
 
 #include <functional>
-#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,22 +11,23 @@
 #include "calibration_source.hpp"
 #include "model_source.hpp"
 #include "quantizers.hpp"
+#include "subbyte/checkpoint/recipe.hpp"
 
 namespace example {
 
 /// Throws  subbyte::error, which lists what there is.
 const target_format& find_block_format(const std::string& name);
 
-/// Matrices are; vectors, norms and a router of experts are not.
+/// The format of a GGUF type id that checkpoint/recipe.hpp names.
+const target_format& find_block_format(std::uint32_t gguf_type);
+
+/// By the rules of the recipes.
 bool is_quantizable(const source_tensor& t);
 
-/// Formats by part; null: not asked for.
+/// A recipe and the changes to it. One format for all is a recipe without rules: options.pure.
 struct format_choice {
-  const target_format* format = nullptr;        // of all that follows
-  const target_format* output = nullptr;        // of the matrix that makes the logits
-  const target_format* attention = nullptr;     // of attn_*
-  const target_format* feed_forward = nullptr;  // of ffn_*
-  std::map<std::string, const target_format*, std::less<>> planned;  // by tensor, before the rest
+  subbyte::checkpoint::recipe recipe = subbyte::checkpoint::find_recipe("F16");
+  subbyte::checkpoint::recipe_options options;
 };
 
 /// What becomes of one tensor: a null format means that its bytes are copied.
@@ -40,10 +40,14 @@ struct plan_entry {
   [[nodiscard]] std::string type_name() const;
 };
 
+/// Whether the importance of a tensor's inputs is known; none: whoever asks does not want to know.
+using importance_query = std::function<bool(std::string_view name)>;
+
 /// scaled: AWQ's scales will be folded into the tensors that they touch.
-/// Throws  subbyte::error for a tensor that is quantized already, unless that is allowed.
+/// Throws  subbyte::error for a tensor that is quantized already, unless that is allowed; for
+///         tensors that need an importance matrix and have none.
 std::vector<plan_entry> make_plan(const model_source& model, const format_choice& choice,
-                                  bool allow_requantize, bool scaled);
+                                  bool scaled, const importance_query& has_importance = {});
 
 /// What a mix is planned for. Either target_bits or max_kl is set.
 struct mix_request {
@@ -60,7 +64,8 @@ struct mix_request {
 /// A whole tensor in a format and back to floats, by the method that will write it.
 using trial = std::function<subbyte::tensor<float, 2>(const source_tensor&, const target_format&)>;
 
-/// Plans the mix, prints it, and enters it in choice.planned. What choice forces stays forced.
+/// Plans the mix, prints it, and enters it in choice.options.named. What choice.options forces
+/// stays forced.
 ///
 /// The loss of a candidate is tr(E H E^T) per token of the tensor quantized to it. With a text,
 /// each tensor alone is quantized to its middle candidate and the KL divergence measured; divided

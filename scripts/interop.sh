@@ -5,20 +5,23 @@
 # 10 GB of disk, and 30 minutes the first time. With few windows llama.cpp's rounding of activations
 # alone can pass its limit.
 #
-# usage: interop.sh [--windows N] [--report FILE] [--checkpoint-report FILE] [--folder-report FILE]
+# usage: interop.sh [--windows N] [--report FILE] [--recipe-report FILE]
+#                   [--checkpoint-report FILE] [--folder-report FILE]
 set -euo pipefail
 
-case ${1:-} in -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
+case ${1:-} in -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 arguments=()
 checkpoint_arguments=()
 folder_arguments=()
+recipe_arguments=()
 while [ $# -gt 0 ]; do
   case "$1 ${2:-}" in
-    --windows\ [0-9]*) arguments+=(--windows "$2") ;;
+    --windows\ [0-9]*) arguments+=(--windows "$2") recipe_arguments+=(--windows "$2") ;;
     --report\ ?*) arguments+=(--report "$(realpath -m "$2")") ;;
     --checkpoint-report\ ?*) checkpoint_arguments+=(--report "$(realpath -m "$2")") ;;
     --folder-report\ ?*) folder_arguments+=(--report "$(realpath -m "$2")") ;;
-    *) sed -n '8s/^# //p' "$0" >&2; exit 2 ;;
+    --recipe-report\ ?*) recipe_arguments+=(--report "$(realpath -m "$2")") ;;
+    *) sed -n '8,9s/^# //p' "$0" >&2; exit 2 ;;
   esac
   shift 2
 done
@@ -61,6 +64,11 @@ cmake --build "$out/build" --parallel "$(nproc)"
 step 'write the files and compare'
 TQDM_DISABLE=1 HF_HUB_OFFLINE=1 "$environment/bin/python" scripts/interop.py \
   --programs "$out/build/examples" --data examples/data --work "$out/files" "${arguments[@]}"
+
+step 'choose the types of recipes and compare'
+TQDM_DISABLE=1 HF_HUB_OFFLINE=1 "$environment/bin/python" scripts/interop_recipes.py \
+  --programs "$out/build/examples" --data examples/data --work "$out/recipes" \
+  "${recipe_arguments[@]}"
 
 step 'write checkpoints and compare'
 # Without the compiler of torch, which takes longer than the products it is for.

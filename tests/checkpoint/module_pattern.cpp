@@ -91,3 +91,19 @@ TEST_CASE("module_pattern: patterns that make backtracking explode end soon") {
   const module_pattern stubborn("(((b|a{0}){1000}){1000}){1000}c", "config");
   CHECK(error_of([&] { (void)stubborn.matches(name); }).code() == subbyte::errc::bad_metadata);
 }
+
+TEST_CASE("module_pattern: any part of the name may match, as with Python's re.search") {
+  const auto found = [](const char* pattern, const char* name) {
+    return module_pattern(pattern, "config").found_in(name);
+  };
+  CHECK(found("attn_v", "blk.1.attn_v.weight"));
+  CHECK(found("weight$", "blk.1.attn_v.weight"));
+  CHECK_FALSE(found("attn$", "blk.1.attn_v.weight"));
+  CHECK(found("^blk", "blk.1.attn_v.weight"));
+  CHECK_FALSE(found("^attn", "blk.1.attn_v.weight"));
+  CHECK(found("", ""));
+  CHECK(found("$", "x"));
+  CHECK(found("\\.[0-3]\\.", "blk.3.x"));
+  CHECK_FALSE(found("\\.[0-3]\\.", "blk.13.x"));
+  CHECK(found("(?!blk)\\w+", "blk"));
+}

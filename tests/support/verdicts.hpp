@@ -16,7 +16,7 @@ namespace test_support {
 [[nodiscard]] inline bool is_format_error(subbyte::errc code) {
   using subbyte::errc;
   return code == errc::bad_magic || code == errc::truncated || code == errc::bad_metadata ||
-         code == errc::unsupported_format || code == errc::bad_shape;
+         code == errc::unsupported_format || code == errc::bad_shape || code == errc::non_finite;
 }
 
 class verdicts {

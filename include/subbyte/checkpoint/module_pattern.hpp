@@ -35,12 +35,11 @@ class basic_module_pattern {
   }
 
   /// Whether a beginning of the name matches, as Python's re.match says.
-  [[nodiscard]] bool matches(std::string_view name) const {
-    if (name.size() > max_length) return false;
-    positions start(name.size() + 1, 0);
-    start[0] = 1;
-    index_t steps = 0;
-    return any(run(root_, name, start, steps));
+  [[nodiscard]] bool matches(std::string_view name) const { return matches_from(name, 1); }
+
+  /// Whether any part of the name matches, as Python's re.search says.
+  [[nodiscard]] bool found_in(std::string_view name) const {
+    return matches_from(name, name.size() + 1);
   }
 
  private:
@@ -228,6 +227,15 @@ class basic_module_pattern {
   }
   static void allow(node& n, unsigned c) noexcept {
     n.allowed[c / 64] |= std::uint64_t{1} << c % 64;
+  }
+
+  // Whether a match begins at one of the first `starts` positions.
+  [[nodiscard]] bool matches_from(std::string_view name, std::size_t starts) const {
+    if (name.size() > max_length) return false;
+    positions start(name.size() + 1, 0);
+    for (std::size_t i = 0; i < starts; ++i) start[i] = 1;
+    index_t steps = 0;
+    return any(run(root_, name, start, steps));
   }
 
   [[nodiscard]] static bool any(const positions& set) noexcept {

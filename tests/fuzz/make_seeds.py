@@ -124,6 +124,7 @@ def pattern_seeds():
         "classes": r"^model\.layers\.(\d+|[a-f\-x]{2,3}?)\.[^q]_proj$" + "\nmodel.layers.12.k_proj",
         "lookahead": "(?!lm_head)(?:a|b*)+c?\naabbc",
         "repeats": "(a*)*b{0,3}\\w+\\S\naaaaaaaaaaaaaaaaaa",
+        "nested": "((b|a{0}){553,}){553,}\\Sc\n",  # once took 20 seconds
         "any": ".*down.*\nmlp.down_proj",
     }
     for name, text in lines.items():

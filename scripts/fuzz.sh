@@ -42,9 +42,9 @@ fuzz_one() { # target seconds
   for folder in "tests/fuzz/corpus/$target" "tests/golden/ggml/$target"; do
     if [ -d "$folder" ]; then seeds+=("$folder"); fi
   done
-  # An input that takes 10 seconds counts as a loop; none may allocate 64 MiB at once.
+  # An input that takes 20 seconds counts as a loop; none may allocate 64 MiB at once.
   if ! "build/fuzz/tests/fuzz/$target" -max_total_time="$2" -max_len=4096 -len_control=10 \
-    -timeout=10 -malloc_limit_mb=64 -rss_limit_mb=2048 -print_final_stats=1 \
+    -timeout=20 -malloc_limit_mb=64 -rss_limit_mb=2048 -print_final_stats=1 \
     -artifact_prefix="$findings/$target-" "$found" "${seeds[@]}" >"$log" 2>&1; then
     echo "$target: FAILED"
     grep -v '^#[0-9]' "$log" | grep -v '^INFO' | tail -60

@@ -7,7 +7,7 @@
 #include <thread>
 #include <vector>
 
-#include "subbyte/checkpoint/verify.hpp"
+#include "subbyte/checkpoint/value_check.hpp"
 #include "subbyte/exec/thread_pool.hpp"
 #include "subbyte/io/gguf.hpp"
 #include "subbyte/io/gguf_split.hpp"
@@ -261,16 +261,19 @@ TEST_CASE("threads: a sharded safetensors model is opened and read by all of the
       }) == thread_count);
 }
 
-TEST_CASE("threads: a model is verified by a pool, and by all threads at once") {
-  const gguf::split_file file = gguf::open_split(tensors_path);
-  const auto text_of = [](const std::vector<subbyte::checkpoint::finding>& found) {
+TEST_CASE("threads: values are checked by a pool, and by all threads at once") {
+  const gguf::file file = gguf::open(SUBBYTE_EXAMPLE_DATA_DIR "/model-f16.gguf");
+  const auto w = file.tensor("blk.0.ffn_up.weight").as<subbyte::f16>();
+  const auto text_of = [&](subbyte::executor_ref ex) {
+    std::vector<subbyte::checkpoint::finding> found;
+    subbyte::checkpoint::check_values(w, "w", found, {.largest = 0.1F}, ex);
     std::string text;
     for (const auto& f : found) text += f.text() + "\n";
     return text;
   };
-  const std::string serially = text_of(subbyte::checkpoint::verify(file));
+  const std::string serially = text_of(subbyte::serial);
+  REQUIRE_FALSE(serially.empty());
   subbyte::thread_pool pool(thread_count);
-  REQUIRE(text_of(subbyte::checkpoint::verify(file, {}, pool)) == serially);
-  REQUIRE(on_threads([&](int) { return text_of(subbyte::checkpoint::verify(file)) == serially; }) ==
-          thread_count);
+  REQUIRE(text_of(pool) == serially);
+  REQUIRE(on_threads([&](int) { return text_of(subbyte::serial) == serially; }) == thread_count);
 }

@@ -63,6 +63,25 @@ def gguf_seeds():
         b"split.tensors.count") + struct.pack("<Ii", 5, 0)
 
 
+def imatrix_seeds():
+    """The legacy form, its two older endings, and GGUF with a stack of experts."""
+    entry = struct.pack("<i", 1) + b"w" + struct.pack("<ii3f", 2, 3, 1, 2, 0.5)
+    one = struct.pack("<i", 1) + entry
+    yield "oldest", one
+    yield "old", one + struct.pack("<i", 7)
+    yield "legacy", one + struct.pack("<ii", 7, 4) + b"text"
+    keys = gguf_text(b"general.type") + struct.pack("<I", 8) + gguf_text(b"imatrix")
+    keys += gguf_text(b"imatrix.datasets") + struct.pack("<IIQ", 9, 8, 1) + gguf_text(b"text")
+    keys += gguf_text(b"imatrix.chunk_count") + struct.pack("<II", 4, 3)
+    keys += gguf_text(b"imatrix.chunk_size") + struct.pack("<II", 4, 512)
+    tensors = gguf_text(b"w.in_sum2") + struct.pack("<I2QIQ", 2, 2, 2, 0, 0)
+    tensors += gguf_text(b"w.counts") + struct.pack("<I2QIQ", 2, 1, 2, 0, 32)
+    header = b"GGUF" + struct.pack("<IQQ", 3, 2, 4) + keys + tensors
+    header += bytes(-len(header) % 32)
+    data = struct.pack("<4f", 1, 2, 3, 4) + bytes(16) + struct.pack("<2f", 5, 0) + bytes(24)
+    yield "experts", header + data
+
+
 def safetensors_file(tensors, metadata=None):
     header, data = {}, b""
     if metadata is not None:
@@ -136,6 +155,7 @@ SEEDS = {
     "decode": decode_seeds,
     "encode": encode_seeds,
     "gguf": gguf_seeds,
+    "imatrix": imatrix_seeds,
     "json": json_seeds,
     "pattern": pattern_seeds,
     "safetensors": safetensors_seeds,

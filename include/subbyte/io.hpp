@@ -16,6 +16,8 @@
 #include "subbyte/checkpoint/quantization_config.hpp"
 #include "subbyte/checkpoint/stored_tensor.hpp"
 #include "subbyte/checkpoint/transcode.hpp"
+#include "subbyte/checkpoint/value_check.hpp"
+#include "subbyte/checkpoint/verify.hpp"
 #include "subbyte/io/gguf.hpp"
 #include "subbyte/io/gguf_split.hpp"
 #include "subbyte/io/gguf_split_writer.hpp"

@@ -109,6 +109,10 @@ TEST_CASE("value check: zeros are a note, and nothing at all is none") {
   const std::vector<finding> found = findings(block_matrix<q8_0>(3, 64));
   REQUIRE(found.size() == 1);
   CHECK_FALSE(found[0].fault);
+  block_matrix<f32> nan_among_zeros(2, 5);
+  nan_among_zeros.row(1)[2].weight = std::numeric_limits<float>::quiet_NaN();
+  REQUIRE(findings(nan_among_zeros).size() == 1);
+  CHECK(findings(nan_among_zeros)[0].fault);
   CHECK(findings(block_matrix<q8_0>(3, 0)).empty());
   CHECK(findings(block_matrix<q8_0>(0, 64)).empty());
 }

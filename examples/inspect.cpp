@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/// Shows what is in a GGUF or safetensors file: metadata, tensors, types, shapes, bits per weight.
+/// Shows what is in a GGUF or safetensors file: metadata, tensors, types, shapes, bits per weight;
+/// or, with --verify, what is wrong with it.
 #include <sys/stat.h>  // stat: is the path a folder
 
 #include <cmath>
@@ -9,6 +10,8 @@
 #include <vector>
 
 #include "command_line.hpp"
+#include "subbyte/checkpoint/verify.hpp"
+#include "subbyte/exec/thread_pool.hpp"
 #include "subbyte/io/gguf.hpp"
 #include "subbyte/io/safetensors.hpp"
 #include "subbyte/metrics/cost.hpp"
@@ -19,6 +22,7 @@ using json = nlohmann::ordered_json;
 using subbyte::index_t;
 namespace gguf = subbyte::gguf;
 namespace safetensors = subbyte::safetensors;
+namespace checkpoint = subbyte::checkpoint;
 
 struct tensor_row {
   std::string name, type;
@@ -113,20 +117,63 @@ listing list_safetensors(const std::string& path) {
   return list;
 }
 
-listing list_file(const std::string& path) {
+bool is_folder(const std::string& path) {
   struct stat status {};
-  const bool folder = ::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
-  if (!folder) {
-    const subbyte::mapped_file file(path);
-    const auto bytes = file.bytes();
-    if (bytes[0] == 'G') return list_gguf(path);
-    const bool header = bytes.size() > 8 && bytes[8] == '{';
-    if (!header && bytes[0] != '{') {
-      subbyte::throw_error(subbyte::errc::bad_magic, path,
-                           "neither a GGUF file nor a safetensors file");
-    }
+  return ::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
+}
+
+// Whether it is a GGUF file; otherwise it is safetensors in one of their forms.
+bool is_gguf(const std::string& path) {
+  if (is_folder(path)) return false;
+  const subbyte::mapped_file file(path);
+  const auto bytes = file.bytes();
+  if (bytes[0] == 'G') return true;
+  const bool header = bytes.size() > 8 && bytes[8] == '{';
+  if (!header && bytes[0] != '{') {
+    subbyte::throw_error(subbyte::errc::bad_magic, path,
+                         "neither a GGUF file nor a safetensors file");
   }
-  return list_safetensors(path);
+  return false;
+}
+
+listing list_file(const std::string& path) {
+  return is_gguf(path) ? list_gguf(path) : list_safetensors(path);
+}
+
+std::vector<checkpoint::finding> verify_file(const std::string& path,
+                                             const checkpoint::verify_options& options) {
+  if (is_gguf(path)) {
+    subbyte::thread_pool pool;
+    return checkpoint::verify(gguf::open_split(path), options, pool);
+  }
+  if (is_folder(path)) return checkpoint::verify(checkpoint::directory(path), options);
+  return checkpoint::verify(safetensors::open(path), options);
+}
+
+// Returns whether there is no fault.
+bool print_findings(const std::vector<checkpoint::finding>& found, const std::string& path,
+                    bool as_json) {
+  const index_t faults = checkpoint::fault_count(found);
+  if (as_json) {
+    json root;
+    root["file"] = path;
+    root["faults"] = faults;
+    root["findings"] = json::array();
+    for (const checkpoint::finding& f : found) {
+      json entry = {{"fault", f.fault}, {"subject", f.subject}, {"message", f.message}};
+      if (f.row >= 0) entry["row"] = f.row;
+      if (f.block >= 0) entry["block"] = f.block;
+      root["findings"].push_back(std::move(entry));
+    }
+    std::cout << root.dump(1, ' ', false, json::error_handler_t::replace) << "\n";
+    return faults == 0;
+  }
+  for (const checkpoint::finding& f : found) {
+    std::printf("%s %s\n", f.fault ? "FAULT" : "note ", f.text().c_str());
+  }
+  std::printf("%s: %lld faults, %lld notes\n", path.c_str(), static_cast<long long>(faults),
+              static_cast<long long>(found.size()) - static_cast<long long>(faults));
+  return faults == 0;
 }
 
 void print_json(const listing& list, const std::string& path) {
@@ -206,13 +253,27 @@ void print_text(const listing& list, const std::string& path) {
 
 int main(int argc, char** argv) {
   std::string path;
-  bool as_json = false;
+  bool as_json = false, verify = false, sound = true;
+  checkpoint::verify_options options;
   CLI::App app("Shows what is in a GGUF or safetensors file.", "inspect");
   app.add_option("file", path,
-                 "GGUF file, safetensors file, index of a sharded one, or folder with either")
+                 "GGUF file (with --verify any shard of a split one), safetensors file, index of a "
+                 "sharded one, or folder with either")
       ->required();
   app.add_flag("--json", as_json, "everything as JSON");
-  return example::run(app, argc, argv, [&] {
+  CLI::Option* const flag = app.add_flag(
+      "--verify", verify,
+      "instead, check metadata, names, shapes and every value: a line for each finding, exit code "
+      "3 if there is a fault");
+  app.add_option("--largest", options.limits.largest, "magnitudes above this are faults")
+      ->needs(flag)
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  const int code = example::run(app, argc, argv, [&] {
+    if (verify) {
+      sound = print_findings(verify_file(path, options), path, as_json);
+      return;
+    }
     const listing list = list_file(path);
     if (as_json) {
       print_json(list, path);
@@ -220,4 +281,5 @@ int main(int argc, char** argv) {
       print_text(list, path);
     }
   });
+  return code == 0 && !sound ? 3 : code;
 }

@@ -17,7 +17,7 @@ build | CLI/CLI.hpp              | libcli11-dev       | CLI11 >= 2.1
 test  | g++                      | g++                | g++ >= 12
 test  | clang++                  | clang              | clang >= 14
 test  | clang++-19               | clang-19           | clang 19
-test  | ../lib/llvm-19/lib/clang/19/lib/linux | libclang-rt-19-dev | the sanitizers of clang 19
+test  | ../lib/llvm-19/lib/clang/19/lib/linux | libclang-rt-19-dev | the sanitizers and libFuzzer of clang 19
 test  | pkg-config               | pkgconf            | pkg-config
 test  | nm                       | binutils           | binutils
 build | eigen3/Eigen/Core        | libeigen3-dev      | Eigen >= 3.4

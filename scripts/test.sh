@@ -14,6 +14,7 @@
 # aarch64           g++, under qemu   none           registers
 # no_exceptions     g++ -O0           none           what promises to work with -fno-exceptions
 # tsan              g++               none           threads, under the thread sanitizer
+# fuzz              clang 19          none           every libFuzzer target for 30 s, two at a time
 # golden_matrix     all three         four           ggml's bytes, at -O0, -O2 and -O3
 # consumers         g++               none           find_package, add_subdirectory, -I
 # compile_time      g++ -O0           none           the budget of every header
@@ -21,7 +22,8 @@
 #
 # By day products are tested with eleven formats, one of each kind of decoding. At night: products of
 # all, every test optimized, under both sanitizers, with both clangs, with AVX-512 and on aarch64;
-# FetchContent, vcpkg and Conan; two units with other flags in one program; fuzzing.
+# FetchContent, vcpkg and Conan; two units with other flags in one program; an hour of fuzzing, or
+# SUBBYTE_FUZZ_SECONDS for each target.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
@@ -82,6 +84,7 @@ part_clang() {
     configure_and_build clang19 subbyte_test_headers subbyte_test_headers_without_exceptions
 }
 part_tsan() { subset tsan exec threads; }
+part_fuzz() { scripts/fuzz.sh; }
 part_no_exceptions() { suite no-exceptions; }
 part_avx2() { runs_here avx2 fma f16c || return 0; subset avx2 format simd kernel; }
 part_nightly_avx2() { runs_here avx2 fma f16c || return 0; subset avx2 num; }
@@ -107,11 +110,7 @@ part_tidy() {
 
 part_nightly_suite() { suite nightly; } # with the slow tests and the checks of the tree
 part_nightly_asan_ubsan() { suite asan-ubsan && ctest --preset asan-ubsan-slow; }
-part_nightly_fuzz() {
-  cmake --preset clang19 -B build/fuzz -DSUBBYTE_TEST_FUZZ=ON >build/fuzz.configure.log || return 1
-  cmake --build build/fuzz --target subbyte_fuzz_gguf subbyte_fuzz_safetensors &&
-    ctest --test-dir build/fuzz -R '^fuzz\.' --output-on-failure --no-tests=error
-}
+part_nightly_fuzz() { scripts/fuzz.sh --seconds "${SUBBYTE_FUZZ_SECONDS:-450}"; } # an hour in all
 part_nightly_clang() { suite clang && suite clang19; }
 # shellcheck disable=SC2086
 part_nightly_avx512() { has_avx512 || return 0; subset avx512 $flag_dependent; }
@@ -124,7 +123,7 @@ part_nightly_golden_matrix() { scripts/golden_matrix.sh --full; }
 part_nightly_conan() { scripts/conan.sh; }
 
 parts=(format floors dev_build dev_tests asan_ubsan clang avx2 native aarch64 no_exceptions tsan
-  golden_matrix consumers compile_time tidy)
+  fuzz golden_matrix consumers compile_time tidy)
 nightly_parts=(nightly_suite nightly_asan_ubsan nightly_fuzz nightly_clang nightly_clang_avx2
   nightly_clang19_avx512 nightly_avx2 nightly_avx512 nightly_native nightly_aarch64
   nightly_golden_matrix nightly_symbols nightly_consumers nightly_conan)

@@ -21,6 +21,8 @@
 #include "subbyte/checkpoint/stored_tensor.hpp"
 #include "subbyte/checkpoint/tokenizer_metadata.hpp"
 #include "subbyte/checkpoint/transcode.hpp"
+#include "subbyte/checkpoint/value_check.hpp"
+#include "subbyte/checkpoint/verify.hpp"
 #include "subbyte/io/gguf.hpp"
 #include "subbyte/io/gguf_split.hpp"
 #include "subbyte/io/gguf_split_writer.hpp"

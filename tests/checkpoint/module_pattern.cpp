@@ -90,6 +90,9 @@ TEST_CASE("module_pattern: patterns that make backtracking explode end soon") {
   // Counted repetitions of counted repetitions are cut off.
   const module_pattern stubborn("(((b|a{0}){1000}){1000}){1000}c", "config");
   CHECK(error_of([&] { (void)stubborn.matches(name); }).code() == subbyte::errc::bad_metadata);
+  // Found by tests/fuzz/pattern.cpp: repetitions cost time on an empty name too.
+  const module_pattern empty("((b|a{0}){1000}){1000}c", "config");
+  CHECK(error_of([&] { (void)empty.matches(""); }).code() == subbyte::errc::bad_metadata);
 }
 
 TEST_CASE("module_pattern: any part of the name may match, as with Python's re.search") {

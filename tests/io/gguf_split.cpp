@@ -3,6 +3,7 @@
 /// other.
 #include "subbyte/io/gguf_split.hpp"
 
+#include "support/allocation_peak.hpp"
 #include "support/files.hpp"
 
 namespace gguf = subbyte::gguf;
@@ -237,4 +238,43 @@ TEST_CASE("gguf_split: keys of a wrong type or an absurd value are errors") {
   REQUIRE(code(6, 0x40000000, 4) == errc::bad_metadata);          // 2.0 as a float
   REQUIRE(code(8, 1, 9) == errc::bad_metadata);                   // a string
   REQUIRE(code(2, 2, 2) == errc::not_found);                      // split.no is missing
+}
+
+TEST_CASE("split: a shard that claims tens of thousands of others costs what it is") {
+  const scratch_directory scratch;
+  const shard_text lone{0, 65535, 1, {"t0"}};
+  const std::string path = gguf::split_path(scratch.file("m"), 0, 65535);
+  write_file(path, lone.content());
+  const std::size_t allowed = 32 * lone.content().size() + 8192 + 4096;  // as the header states
+  const test_support::allocation_peak peak;
+  CHECK(error_of([&] { (void)gguf::open_split(path); }).code() == errc::not_found);
+  CHECK(peak.bytes() <= allowed);
+}
+
+TEST_CASE("split: memory of shards with the least tensors is what the header states") {
+  const scratch_directory scratch;
+  constexpr std::uint64_t count = 4097;  // just after a list has grown
+  std::size_t header_bytes = 0;
+  for (int shard = 0; shard < 2; ++shard) {
+    byte_string b;
+    b.raw("GGUF").u32(3).u64(count).u64(3);
+    b.text("split.no").u32(2).number(static_cast<std::uint16_t>(shard));
+    b.text("split.count").u32(2).number(std::uint16_t{2});
+    b.text("split.tensors.count").u32(5).number(static_cast<std::int32_t>(2 * count));
+    for (std::uint64_t i = 0; i < count; ++i) {
+      const std::uint64_t name = i + count * static_cast<std::uint64_t>(shard);
+      b.text(std::string{static_cast<char>(name % 256), static_cast<char>(name / 256)})
+          .u32(0)
+          .u32(24)
+          .u64(32 * i);
+    }
+    b.pad(32);
+    header_bytes += b.content.size();
+    for (std::uint64_t i = 0; i < count; ++i) b.u8(0).pad(32);
+    write_file(gguf::split_path(scratch.file("m"), shard, 2), b.content);
+  }
+  const std::string path = gguf::split_path(scratch.file("m"), 0, 2);
+  const test_support::allocation_peak peak;
+  CHECK(gguf::open_split(path).tensors().size() == 2 * count);
+  CHECK(peak.bytes() <= 32 * header_bytes + 2 * 8192 + 2 * 4096);
 }

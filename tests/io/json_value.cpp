@@ -4,6 +4,7 @@
 
 #include <limits>
 
+#include "support/allocation_peak.hpp"
 #include "support/catch.hpp"
 #include "support/error_of.hpp"
 
@@ -123,4 +124,59 @@ TEST_CASE("json_value: a number has a value, whatever it is written as") {
     CHECK(v.items()[i].number() == expected[i]);
   }
   CHECK(json_value(index_t{-3}).number() == -3.0);
+}
+
+TEST_CASE("json_value: memory of texts that are made to cost much") {
+  constexpr int count = 16385;  // just after a list has grown
+  const auto joined = [](const std::string& begin, const auto& item, const std::string& end) {
+    std::string text = begin;
+    for (int i = 0; i < count; ++i) text += (i == 0 ? "" : ",") + item(i);
+    return text + end;
+  };
+  const auto key = [](int i) {
+    std::string text{'"', static_cast<char>('a' + i % 26), static_cast<char>('A' + i / 26 % 26)};
+    return text + static_cast<char>('a' + i / 676) + '"';
+  };
+  using std::string;
+  const string deep = string(31, '[') + string(31, ']');
+  string nested = "0";
+  for (int level = 0; level < 30; ++level) nested = "[0,0," + nested + "]";
+  const string texts[] = {
+      joined(
+          "[", [](int) { return string("0"); }, "]"),
+      joined(
+          "[", [](int) { return string("[]"); }, "]"),
+      joined(
+          "[", [](int) { return string("[0]"); }, "]"),
+      joined(
+          "[", [](int) { return string("\"\""); }, "]"),
+      joined(
+          "[", [](int) { return string("-1e-99999999999999999"); }, "]"),
+      joined(
+          "{", [&](int i) { return key(i) + ":0"; }, "}"),
+      joined(
+          "{", [&](int i) { return key(i) + ":{}"; }, "}"),
+      joined(
+          "[", [](int) { return string("{\"\":{\"\":0}}"); }, "]"),
+      joined(
+          "[", [&](int) { return deep; }, "]"),
+      joined(
+          "[", [&](int) { return nested; }, "]"),
+      "\"" + string(400000, 'x') + "\"",
+      "{\"" + string(400000, 'x') + "\":0}",
+      string(400000, '['),
+      joined(
+          "[", [](int) { return string("0"); }, ""),  // refused at its end
+  };
+  for (const string& text : texts) {
+    CAPTURE(text.substr(0, 40), text.size());
+    const test_support::allocation_peak peak;
+    try {
+      (void)parse_json(text, "text");
+    } catch (const subbyte::error&) {
+    }
+    const std::size_t allocated = peak.bytes();
+    CHECK(allocated <= subbyte::json_memory_factor * text.size() + 16384);
+    CHECK(allocated > 0);
+  }
 }

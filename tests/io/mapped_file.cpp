@@ -128,3 +128,30 @@ TEST_CASE("mapped_file: a file without read permission is an error") {
   REQUIRE(e.code() == errc::io);
   REQUIRE(contains(e.what(), "Permission denied"));
 }
+
+TEST_CASE("mapped_file: a file that was cut while it was open is found, a replaced one is whole") {
+  const test_support::scratch_directory scratch;
+  const std::string path = scratch.file("data"), other = scratch.file("other");
+  const test_support::bytes content(10000, 7);
+  test_support::write_file(path, content);
+  mapped_file file(path);
+  REQUIRE_NOTHROW(file.require_whole(path));
+  REQUIRE(::truncate(path.c_str(), 20000) == 0);
+  REQUIRE_NOTHROW(file.require_whole(path));  // longer is whole
+  REQUIRE(::truncate(path.c_str(), 9999) == 0);
+  const auto e = error_of([&] { file.require_whole(path); });
+  CHECK(e.code() == errc::truncated);
+  CHECK(e.subject() == path);
+  CHECK(contains(e.what(), "9999 of its 10000 bytes"));
+  const mapped_file moved(std::move(file));
+  CHECK(error_of([&] { moved.require_whole(path); }).code() == errc::truncated);
+  mapped_file assigned;
+  test_support::write_file(other, test_support::bytes(50, 1));
+  assigned = mapped_file(other);
+  test_support::write_file(other + ".part", test_support::bytes(10, 2));
+  REQUIRE(::rename((other + ".part").c_str(), other.c_str()) == 0);
+  REQUIRE_NOTHROW(assigned.require_whole(other));
+  CHECK(content_of(assigned) == test_support::bytes(50, 1));
+  REQUIRE(::unlink(other.c_str()) == 0);
+  REQUIRE_NOTHROW(assigned.require_whole(other));
+}

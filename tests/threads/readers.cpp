@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 /// Open files read by several threads at once: nothing in them changes after they are opened. The
 /// thread sanitizer is the judge; without it, so are the values.
+#include <algorithm>  // std::equal
 #include <atomic>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "subbyte/checkpoint/value_check.hpp"
 #include "subbyte/exec/thread_pool.hpp"
 #include "subbyte/io/gguf.hpp"
+#include "subbyte/io/gguf_split.hpp"
+#include "subbyte/io/gguf_split_writer.hpp"
 #include "subbyte/io/safetensors.hpp"
+#include "subbyte/io/safetensors_writer.hpp"
 #include "support/files.hpp"
 #include "support/gguf_walk.hpp"
 #include "support/safetensors_walk.hpp"
@@ -172,4 +177,103 @@ TEST_CASE("threads: workers of a pool read the rows of one tensor") {
     different += rows[static_cast<std::size_t>(i)] == stored.data()[i].to_float() ? 0 : 1;
   }
   REQUIRE(different == 0);
+}
+
+TEST_CASE("threads: one matrix in a mapped file is decoded by all of them at once") {
+  const gguf::file file = gguf::open(SUBBYTE_EXAMPLE_DATA_DIR "/model-f16.gguf");
+  const auto w = file.tensor("blk.0.ffn_up.weight").as<subbyte::f16>();
+  std::vector<float> expected(static_cast<std::size_t>(w.rows() * w.cols()));
+  for (index_t r = 0; r < w.rows(); ++r) {
+    w.decode_row(r, 0, w.cols(), expected.data() + r * w.cols());
+  }
+  REQUIRE(on_threads([&](int thread) {
+            std::vector<float> row(static_cast<std::size_t>(w.cols()));
+            for (index_t i = 0; i < w.rows(); ++i) {
+              const index_t r =
+                  (i + thread * 17) % w.rows();  // each starts elsewhere, all read all
+              w.decode_row(r, 0, w.cols(), row.data());
+              if (!std::equal(row.begin(), row.end(), expected.begin() + r * w.cols()))
+                return false;
+            }
+            return true;
+          }) == thread_count);
+}
+
+TEST_CASE("threads: a split GGUF model is opened and read by all of them") {
+  const test_support::scratch_directory scratch;
+  const gguf::file whole = gguf::open(tensors_path);
+  const index_t limit = 7;
+  {
+    gguf::split_options options;
+    options.max_shard_tensors = limit;
+    gguf::split_writer out(scratch.file("m.gguf"), options);
+    for (const gguf::metadata_entry& e : whole.metadata()) out.metadata(e);
+    for (const gguf::tensor& t : whole.tensors()) out.tensor(t);
+    out.finish();
+  }
+  const index_t shards = subbyte::ceil_div(static_cast<index_t>(whole.tensors().size()), limit);
+  const std::string first = gguf::split_path(scratch.file("m"), 0, shards);
+  const gguf::split_file shared = gguf::open_split(first);
+  REQUIRE(shared.shards().size() > 2);
+  REQUIRE(on_threads([&](int thread) {
+            const gguf::split_file own = gguf::open_split(first);
+            const std::size_t count = shared.tensors().size();
+            if (count != whole.tensors().size() || own.tensors().size() != count) return false;
+            for (std::size_t i = 0; i < count; ++i) {
+              const auto& t = shared.tensors()[(i + static_cast<std::size_t>(thread) * 3) % count];
+              const gguf::tensor& original = whole.tensor(t.name());
+              if (shared.find_tensor(t.name()) != &t) return false;
+              if (!std::equal(t.bytes().begin(), t.bytes().end(), original.bytes().begin(),
+                              original.bytes().end())) {
+                return false;
+              }
+              if (has_format(t) && decoded(t) != decoded(own.tensor(t.name()))) return false;
+            }
+            return throws(errc::not_found, [&] { (void)shared.tensor("absent"); });
+          }) == thread_count);
+}
+
+TEST_CASE("threads: a sharded safetensors model is opened and read by all of them") {
+  const test_support::scratch_directory scratch;
+  const safetensors::file whole = safetensors::open(model_path);
+  {
+    safetensors::writer out(scratch.file("model.safetensors"), {.max_shard_bytes = 200000});
+    for (const auto& t : whole.tensors()) out.declare(t.name(), t.shape(), t.type());
+    for (const auto& t : whole.tensors()) out.write(t.name(), t.bytes());
+    out.finish();
+  }
+  const safetensors::file shared = safetensors::open(scratch.path());
+  REQUIRE(shared.shard_count() > 2);
+  REQUIRE(
+      on_threads([&](int thread) {
+        const safetensors::file own = safetensors::open(scratch.path());
+        const std::size_t count = shared.tensors().size();
+        for (std::size_t i = 0; i < count; ++i) {
+          const auto& t = shared.tensors()[(i + static_cast<std::size_t>(thread) * 5) % count];
+          const auto expected = whole.tensor(t.name()).bytes();
+          const auto again = own.tensor(t.name()).bytes();
+          if (!std::equal(t.bytes().begin(), t.bytes().end(), expected.begin(), expected.end()) ||
+              !std::equal(again.begin(), again.end(), expected.begin(), expected.end())) {
+            return false;
+          }
+        }
+        return count == whole.tensors().size();
+      }) == thread_count);
+}
+
+TEST_CASE("threads: values are checked by a pool, and by all threads at once") {
+  const gguf::file file = gguf::open(SUBBYTE_EXAMPLE_DATA_DIR "/model-f16.gguf");
+  const auto w = file.tensor("blk.0.ffn_up.weight").as<subbyte::f16>();
+  const auto text_of = [&](subbyte::executor_ref ex) {
+    std::vector<subbyte::checkpoint::finding> found;
+    subbyte::checkpoint::check_values(w, "w", found, {.largest = 0.1F}, ex);
+    std::string text;
+    for (const auto& f : found) text += f.text() + "\n";
+    return text;
+  };
+  const std::string serially = text_of(subbyte::serial);
+  REQUIRE_FALSE(serially.empty());
+  subbyte::thread_pool pool(thread_count);
+  REQUIRE(text_of(pool) == serially);
+  REQUIRE(on_threads([&](int) { return text_of(subbyte::serial) == serially; }) == thread_count);
 }

@@ -6,6 +6,7 @@
 #include <algorithm>  // std::max_element
 #include <cmath>      // std::ceil
 #include <cstring>    // std::memcmp
+#include <limits>
 #include <map>
 #include <span>
 #include <string>
@@ -350,7 +351,8 @@ void merge_imatrix(imatrix& to, const imatrix& from) {
 ///
 /// A matrix that saw no row gets ones: all its columns alike, as llama.cpp has it.
 ///
-/// Throws  bad_shape naming the tensor if the entry is for another shape.
+/// Throws  bad_shape naming the tensor if the entry is for another shape; non_finite for a mean
+///         beyond the range of float, which a sum over a fraction of a row can have.
 template <class Arch = arch::native>
 [[nodiscard]] tensor<float, 2> importance_of(const imatrix_entry& entry, std::string_view name,
                                              index_t cols, index_t matrices) {
@@ -367,7 +369,12 @@ template <class Arch = arch::native>
     const double count = entry.counts[static_cast<std::size_t>(counts == 1 ? 0 : m)];
     for (index_t j = 0; j < cols; ++j) {
       const double sum = entry.sum_square[static_cast<std::size_t>(m * cols + j)];
-      means(m, j) = count > 0 ? static_cast<float>(sum / count) : 1.0F;
+      const double mean = count > 0 ? sum / count : 1.0;
+      if (!(mean <= static_cast<double>(std::numeric_limits<float>::max()))) {
+        throw_error(errc::non_finite, printable<Arch>(name),
+                    "the mean of channel " + std::to_string(j) + " is beyond the range of float");
+      }
+      means(m, j) = static_cast<float>(mean);
     }
   }
   return means;

@@ -712,7 +712,8 @@ struct open_options {
 /// Cost    memory at most 16 times the bytes of the header (what precedes the data; of a file that
 ///         is refused, all of it) and 8 KiB, however large the counts it claims: 48 bytes for each
 ///         of its 14-byte keys or 88 for each of its 24-byte tensors, three times while the list
-///         grows. The data are not touched.
+///         grows. Time is O(n log n) in the bytes of the header. The data are not touched.
+/// Threads any number of them may read one file.
 /// Throws  bad_magic; truncated; unsupported_format for other versions and byte orders;
 ///         bad_metadata; bad_shape; what mapped_file throws.
 /// Source  ggml, docs/gguf.md; limits as in src/gguf.cpp at d99724f2.
@@ -723,6 +724,7 @@ class basic_file {
   explicit basic_file(const std::string& path, open_options options = {})
       : mapping_(path), name_(path), bytes_(mapping_.bytes()) {
     parse(options);
+    mapping_.require_whole(path);
   }
   /// Checks bytes that live elsewhere and outlive this object; `name` is for error messages.
   basic_file(std::span<const std::uint8_t> bytes, std::string name, open_options options = {})

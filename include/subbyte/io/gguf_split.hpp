@@ -80,8 +80,8 @@ template <class Arch = arch::native>
 /// Every shard is checked as gguf::basic_file checks it, and all of them against each other: the
 /// names, split.no, split.count and split.tensors.count agree, and no two tensors have one name.
 ///
-/// Cost    as basic_file for every shard, and 16 times the bytes of the headers again; all shards
-///         stay mapped.
+/// Cost    as basic_file for every shard, and 16 times the bytes of the headers again and 4 KiB for
+///         every shard that is there, however many a file claims; all shards stay mapped.
 /// Throws  what basic_file throws, with the path of the shard; not_found for a shard that is not
 ///         there; bad_metadata with the path of a shard that contradicts the others.
 /// Source  llama.cpp, src/llama-model-loader.cpp.
@@ -107,7 +107,7 @@ class basic_split_file {
                     std::string(split_count_key) + " is " + std::to_string(count) +
                         ", and the name says " + std::to_string(named->count));
       }
-      shards_.reserve(static_cast<std::size_t>(count));
+      // No room for `count` shards beforehand: a small file may claim many that are not there.
       for (index_t i = 0; i < count; ++i) {
         if (i == named->shard) {
           shards_.push_back(std::move(opened));

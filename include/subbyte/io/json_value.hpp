@@ -246,9 +246,14 @@ class json_value_reader {
   std::vector<node*> open_;
 };
 
+/// parse_json allocates at most this many times the bytes of the text: an array of one-digit
+/// numbers needs a value for every two bytes, three times while it grows.
+inline constexpr std::size_t json_memory_factor = 160;
+
 /// Reads a JSON text as read_json does.
 ///
-/// Cost    memory: a few hundred bytes per value.
+/// Cost    memory at most json_memory_factor times the bytes of the text and 16 KiB, whether it is
+///         read or refused.
 /// Throws  bad_metadata with `subject`.
 template <class Arch = arch::native>
 [[nodiscard]] basic_json_value<Arch> parse_json(std::string_view text, const std::string& subject) {

@@ -499,7 +499,8 @@ class index_reader {
 /// the index lists and its shard lacks is an error.
 ///
 /// Cost    memory at most 32 times the bytes of the headers and the index (of a file that is
-///         refused, all of it) and 16 KiB; no tensor is touched.
+///         refused, all of it) and 16 KiB; time O(n log n) in them; no tensor is touched.
+/// Threads any number of them may read one file.
 /// Throws  truncated; bad_metadata; bad_shape; unsupported_format for an element type that is not
 ///         known; io and what mapped_file throws.
 /// Source  safetensors, README.md and safetensors/src/tensor.rs; the index as Hugging Face
@@ -517,6 +518,7 @@ class basic_file {
       basic_mapped_file<Arch> mapping(found);
       const std::span<const std::uint8_t> bytes = mapping.bytes();
       load_shard(found, bytes);
+      mapping.require_whole(found);
       shards_.back().mapping = std::move(mapping);
       index();
     }
@@ -608,6 +610,7 @@ class basic_file {
       basic_mapped_file<Arch> shard_mapping(base + leaf);
       const std::span<const std::uint8_t> shard_bytes = shard_mapping.bytes();
       load_shard(base + leaf, shard_bytes);
+      shard_mapping.require_whole(base + leaf);
       shards_.back().mapping = std::move(shard_mapping);
     }
     index();

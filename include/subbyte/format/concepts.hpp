@@ -106,6 +106,23 @@ concept table_encodable = block_storage<F> && requires {
   typename F::template encoder<arch::scalar>;
 };
 
+/// A format with a search for blocks of a lower error than its normative encoder's.
+///
+/// encode_best<Arch>(w, importance, row_mean_square, effort), or of a table_encodable format
+/// encoder<Arch>::best with the same arguments: the first three as encode_ref's, effort from 1 (the
+/// least time) to 3. Law, checked by tests/quantize/best.cpp: the sum of importance * (w - w_hat)^2,
+/// every importance 1 where none is given, is never above that of encode_ref's block.
+template <class F>
+concept best_encodable = block_storage<F> &&
+    (requires(const float* x, float v, int effort) {
+      { F::template encode_best<arch::scalar>(x, x, v, effort) }
+      noexcept->std::same_as<F>;
+    } || requires(const typename F::template encoder<arch::scalar>& tables, const float* x, float v,
+                  int effort) {
+      { tables.best(x, x, v, effort) }
+      noexcept->std::same_as<F>;
+    });
+
 /// A format that files name by a GGUF tensor type id.
 template <class F>
 concept gguf_format = block_format<F> && requires {
@@ -205,6 +222,52 @@ class block_encoder<F, Arch> {
 
  private:
   typename F::template encoder<Arch> encoder_;
+};
+
+/// Makes blocks of any format as its search for a low error does; of a format without one as
+/// block_encoder.
+///
+/// Cost    constructing one: as block_encoder.
+/// Throws  the constructor out_of_memory.
+template <class F, class Arch>
+class best_encoder {
+ public:
+  /// Requires  effort in 1 .. 3.
+  SUBBYTE_INLINE explicit best_encoder(int effort) : effort_(effort) {}
+
+  /// Shapes  weights [count * block_size]; importance the same or null; out [count].
+  SUBBYTE_INLINE void operator()(const float* weights, const float* importance,
+                                 float row_mean_square, index_t count, F* out) const noexcept {
+    if constexpr (!best_encodable<F>) {
+      encoder_(weights, importance, row_mean_square, count, out);
+    } else {
+      for (index_t b = 0; b < count; ++b) {
+        const index_t at = b * F::block_size;
+        const float* const w = weights + at;
+        const float* const v = importance != nullptr ? importance + at : nullptr;
+        if constexpr (table_encodable<F>) {
+          out[b] = encoder_.best(w, v, row_mean_square, effort_);
+        } else {
+          out[b] = F::template encode_best<Arch>(w, v, row_mean_square, effort_);
+        }
+      }
+    }
+  }
+
+ private:
+  struct nothing {};
+  template <class G>
+  struct tables_of {
+    using type = std::conditional_t<best_encodable<G>, nothing, block_encoder<G, Arch>>;
+  };
+  template <table_encodable G>
+  requires best_encodable<G>
+  struct tables_of<G> {
+    using type = typename G::template encoder<Arch>;
+  };
+
+  [[no_unique_address]] typename tables_of<F>::type encoder_;
+  int effort_;
 };
 
 /// The code whose value is nearest to `v`, given a guess at most one away from it; for grids whose

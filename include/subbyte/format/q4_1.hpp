@@ -3,6 +3,7 @@
 #pragma once
 
 #include "subbyte/format/concepts.hpp"
+#include "subbyte/format/scale_sweep.hpp"
 #include "subbyte/format/search.hpp"
 #include "subbyte/fwd.hpp"
 #include "subbyte/num/half.hpp"
@@ -109,6 +110,14 @@ struct q4_1 {
     const float inverse = d != 0 ? 1.0F / d : 0.0F;
     truncate_affine<Arch>(w, low, inverse, 0.5F, 15, c.code);
     return join({half::nearest(d), half::nearest(low)}, c);
+  }
+
+  /// Never a larger error than encode_ref's block, under the importance itself.
+  template <class Arch = arch::native>
+  [[nodiscard]] static q4_1 encode_best(const float* w, const float* importance,
+                                        float row_mean_square, int effort) noexcept {
+    const q4_1 start = encode_ref<Arch>(w, importance, row_mean_square);
+    return lower_affine_block<q4_1, Arch>(start, 15, w, importance, effort);
   }
 
   /// encode_ref of `count` <= encode_ref_batch consecutive blocks, with importance in the time of

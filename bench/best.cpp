@@ -5,7 +5,8 @@
 ///
 /// usage: best MODEL.gguf CALIBRATION FORMAT... > TABLES.md
 ///
-/// CALIBRATION is a file of examples/perplexity --calibrate; no FORMAT: every one that best searches.
+/// CALIBRATION is a file of examples/perplexity --calibrate; no FORMAT: every one that best
+/// searches.
 #include <time.h>  // clock_gettime
 
 #include <algorithm>
@@ -199,8 +200,9 @@ int main(int argc, char** argv) {
                          {random_layer(256, 2048, true)},
                          model_layers(argv[1], argv[2])};
   std::printf("Percent that the objective lies below reference's, at effort 1, 2 and 3.\n\n");
-  std::printf("| format | normal | heavy-tailed | model | normal, importance | "
-              "heavy-tailed, importance | model, importance |\n|---|---|---|---|---|---|---|\n");
+  std::printf(
+      "| format | normal | heavy-tailed | model | normal, importance | "
+      "heavy-tailed, importance | model, importance |\n|---|---|---|---|---|---|---|\n");
   for_each_chosen(argc, argv, [&]<class F>(std::type_identity<F>) {
     std::printf("| %s |", F::name);
     for (const bool weighted : {false, true}) {
@@ -215,8 +217,9 @@ int main(int argc, char** argv) {
     std::fflush(stdout);
   });
   std::printf("\nNanoseconds of processor time per weight.\n\n");
-  std::printf("| format | reference | effort 1 | effort 2 | effort 3 | ggml |\n"
-              "|---|---|---|---|---|---|\n");
+  std::printf(
+      "| format | reference | effort 1 | effort 2 | effort 3 | ggml |\n"
+      "|---|---|---|---|---|---|\n");
   const layer timed = random_layer(64, 4096, false);
   for_each_chosen(argc, argv, [&]<class F>(std::type_identity<F>) {
     for (const bool weighted : {false, true}) print_times<F>(timed, weighted);

@@ -110,15 +110,16 @@ concept table_encodable = block_storage<F> && requires {
 ///
 /// encode_best<Arch>(w, importance, row_mean_square, effort), or of a table_encodable format
 /// encoder<Arch>::best with the same arguments: the first three as encode_ref's, effort from 1 (the
-/// least time) to 3. Law, checked by tests/quantize/best.cpp: the sum of importance * (w - w_hat)^2,
-/// every importance 1 where none is given, is never above that of encode_ref's block.
+/// least time) to 3. Law, checked by tests/quantize/best.cpp: the sum of importance * (w -
+/// w_hat)^2, every importance 1 where none is given, is never above that of encode_ref's block.
 template <class F>
-concept best_encodable = block_storage<F> &&
-    (requires(const float* x, float v, int effort) {
+concept best_encodable = block_storage<F> &&(
+    requires(const float* x, float v, int effort) {
       { F::template encode_best<arch::scalar>(x, x, v, effort) }
       noexcept->std::same_as<F>;
-    } || requires(const typename F::template encoder<arch::scalar>& tables, const float* x, float v,
-                  int effort) {
+    } ||
+    requires(const typename F::template encoder<arch::scalar>& tables, const float* x, float v,
+             int effort) {
       { tables.best(x, x, v, effort) }
       noexcept->std::same_as<F>;
     });
@@ -241,11 +242,17 @@ class best_encoder {
     if constexpr (!best_encodable<F>) {
       encoder_(weights, importance, row_mean_square, count, out);
     } else {
-      for (index_t b = 0; b < count; ++b) {
+      index_t step = 1;
+      if constexpr (requires { F::encode_ref_batch; }) step = F::encode_ref_batch;
+      for (index_t b = 0; b < count; b += step) {
         const index_t at = b * F::block_size;
         const float* const w = weights + at;
         const float* const v = importance != nullptr ? importance + at : nullptr;
-        if constexpr (table_encodable<F>) {
+        if constexpr (requires { F::encode_ref_batch; }) {
+          const index_t left = count - b < step ? count - b : step;
+          F::template encode_best_blocks<Arch>(w, v, row_mean_square, effort_,
+                                               static_cast<int>(left), out + b);
+        } else if constexpr (table_encodable<F>) {
           out[b] = encoder_.best(w, v, row_mean_square, effort_);
         } else {
           out[b] = F::template encode_best<Arch>(w, v, row_mean_square, effort_);

@@ -200,7 +200,7 @@ struct iq4_nl {
   /// Never a larger error than encode_ref's block, under the importance itself.
   template <class Arch = arch::native>
   [[nodiscard]] static iq4_nl encode_best(const float* w, const float* importance,
-                                        float row_mean_square, int effort) noexcept {
+                                          float row_mean_square, int effort) noexcept {
     const iq4_nl start = encode_ref<Arch>(w, importance, row_mean_square);
     return lower_scaled_block<iq4_nl, Arch>(start, iq4_grid{}, {142.0F, 88.0F, 0, true}, w,
                                             importance, effort);

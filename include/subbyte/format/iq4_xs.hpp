@@ -147,7 +147,7 @@ struct iq4_xs {
   /// Never a larger error than encode_ref's block, under the importance itself.
   template <class Arch = arch::native>
   [[nodiscard]] static iq4_xs encode_best(const float* w, const float* importance,
-                                        float row_mean_square, int effort) noexcept {
+                                          float row_mean_square, int effort) noexcept {
     const iq4_xs reference = encode_ref<Arch>(w, importance, row_mean_square);
     const unpacked<iq4_xs> u = split(reference);
     float weight[block_size];

@@ -150,7 +150,7 @@ struct mxfp4 {
   /// is the best of sixteen, whatever the effort.
   template <class Arch = arch::native>
   [[nodiscard]] static mxfp4 encode_best(const float* w, const float* importance,
-                                        float row_mean_square, int effort) noexcept {
+                                         float row_mean_square, int effort) noexcept {
     const mxfp4 reference = encode_ref<Arch>(w, importance, row_mean_square);
     static_cast<void>(effort);
     if (reference.scale.bits < 15 || reference.scale.bits > 250) return reference;

@@ -159,7 +159,7 @@ struct nvfp4 {
   /// are the best of 32 each, whatever the effort.
   template <class Arch = arch::native>
   [[nodiscard]] static nvfp4 encode_best(const float* w, const float* importance,
-                                        float row_mean_square, int effort) noexcept {
+                                         float row_mean_square, int effort) noexcept {
     const nvfp4 reference = encode_ref<Arch>(w, importance, row_mean_square);
     static_cast<void>(effort);
     float weight[block_size];

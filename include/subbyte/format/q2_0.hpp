@@ -81,7 +81,7 @@ struct q2_0 {
                                         float row_mean_square, int effort) noexcept {
     const q2_0 start = encode_ref<Arch>(w, importance, row_mean_square);
     return lower_scaled_block<q2_0, Arch>(start, whole_levels{-1, 2, 1}, {0, 0, 0.4F, true}, w,
-                                           importance, effort);
+                                          importance, effort);
   }
 };
 static_assert(sizeof(q2_0) == 18 && grid_format<q2_0> && reference_encodable<q2_0>);

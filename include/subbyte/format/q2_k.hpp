@@ -135,9 +135,9 @@ struct q2_k {
   [[nodiscard]] static q2_k encode_best(const float* w, const float* importance, float mean_square,
                                         int effort) noexcept {
     const q2_k start = encode_ref<Arch>(w, importance, mean_square);
-    const descents plan = effort == 1 ? descents{1, 2} : (effort == 2 ? descents{3, 4} : descents{9, 8});
-    return lower_affine_superblock<q2_k, Arch, 16>(start, 3, 15, w, importance,
-                                                  plan);
+    const descents plan =
+        effort == 1 ? descents{1, 2} : (effort == 2 ? descents{3, 4} : descents{9, 8});
+    return lower_affine_superblock<q2_k, Arch, 16>(start, 3, 15, w, importance, plan);
   }
 
  private:

@@ -136,8 +136,8 @@ struct q3_k {
                                         int effort) noexcept {
     unpacked<q3_k> start{};
     start.params = search<Arch>(w, importance, start.codes);
-    const descents plan =
-        effort == 1 ? descents{importance != nullptr ? 3 : 1, 0} : (effort == 2 ? descents{5, 2} : descents{17, 4});
+    const descents plan = effort == 1 ? descents{importance != nullptr ? 3 : 1, 0}
+                                      : (effort == 2 ? descents{5, 2} : descents{17, 4});
     return lower_symmetric_superblock<q3_k, Arch, 16>(start, {-4, 3, 4}, {-32, 31, 0.65F, 1.5F}, w,
                                                       importance, plan);
   }

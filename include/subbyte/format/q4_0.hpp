@@ -112,7 +112,7 @@ struct q4_0 {
                                         float row_mean_square, int effort) noexcept {
     const q4_0 start = encode_ref<Arch>(w, importance, row_mean_square);
     return lower_scaled_block<q4_0, Arch>(start, whole_levels{-8, 7, 8}, {8.6F, 5.5F, 0, true}, w,
-                                           importance, effort);
+                                          importance, effort);
   }
 };
 static_assert(sizeof(q4_0) == 18 && grid_format<q4_0> && reference_encodable<q4_0>);

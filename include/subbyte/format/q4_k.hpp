@@ -113,9 +113,9 @@ struct q4_k {
   [[nodiscard]] static q4_k encode_best(const float* w, const float* importance, float mean_square,
                                         int effort) noexcept {
     const q4_k start = encode_ref<Arch>(w, importance, mean_square);
-    const descents plan = effort == 1 ? descents{1, 2} : (effort == 2 ? descents{3, 4} : descents{9, 8});
-    return lower_affine_superblock<q4_k, Arch, 32>(start, 15, 63, w, importance,
-                                                  plan);
+    const descents plan =
+        effort == 1 ? descents{1, 2} : (effort == 2 ? descents{3, 4} : descents{9, 8});
+    return lower_affine_superblock<q4_k, Arch, 32>(start, 15, 63, w, importance, plan);
   }
 
  private:

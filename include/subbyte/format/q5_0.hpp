@@ -122,8 +122,8 @@ struct q5_0 {
   [[nodiscard]] static q5_0 encode_best(const float* w, const float* importance,
                                         float row_mean_square, int effort) noexcept {
     const q5_0 start = encode_ref<Arch>(w, importance, row_mean_square);
-    return lower_scaled_block<q5_0, Arch>(start, whole_levels{-16, 15, 16}, {17.0F, 12.5F, 0, true}, w,
-                                           importance, effort);
+    return lower_scaled_block<q5_0, Arch>(start, whole_levels{-16, 15, 16}, {17.0F, 12.5F, 0, true},
+                                          w, importance, effort);
   }
 };
 static_assert(sizeof(q5_0) == 22 && grid_format<q5_0> && reference_encodable<q5_0>);

@@ -116,9 +116,9 @@ struct q5_k {
   [[nodiscard]] static q5_k encode_best(const float* w, const float* importance, float mean_square,
                                         int effort) noexcept {
     const q5_k start = encode_ref<Arch>(w, importance, mean_square);
-    const descents plan = effort == 1 ? descents{1, 2} : (effort == 2 ? descents{3, 4} : descents{9, 8});
-    return lower_affine_superblock<q5_k, Arch, 32>(start, 31, 63, w, importance,
-                                                  plan);
+    const descents plan =
+        effort == 1 ? descents{1, 2} : (effort == 2 ? descents{3, 4} : descents{9, 8});
+    return lower_affine_superblock<q5_k, Arch, 32>(start, 31, 63, w, importance, plan);
   }
 
  private:

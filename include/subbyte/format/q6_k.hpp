@@ -133,8 +133,8 @@ struct q6_k {
     start.params = search<Arch>(w, importance, start.codes);
     const descents plan =
         effort == 1 ? descents{2, 0} : (effort == 2 ? descents{5, 2} : descents{17, 4});
-    return lower_symmetric_superblock<q6_k, Arch, 16>(start, {-32, 31, 32}, {-128, 127, 0.94F, 1.22F}, w,
-                                                      importance, plan);
+    return lower_symmetric_superblock<q6_k, Arch, 16>(
+        start, {-32, 31, 32}, {-128, 127, 0.94F, 1.22F}, w, importance, plan);
   }
 
  private:

@@ -94,8 +94,8 @@ struct q8_0 {
   [[nodiscard]] static q8_0 encode_best(const float* w, const float* importance,
                                         float row_mean_square, int effort) noexcept {
     const q8_0 start = encode_ref<Arch>(w, importance, row_mean_square);
-    return lower_scaled_block<q8_0, Arch>(start, whole_levels{-127, 127, 128}, {128.5F, 116.0F, 0, false}, w,
-                                           importance, effort);
+    return lower_scaled_block<q8_0, Arch>(start, whole_levels{-127, 127, 128},
+                                          {128.5F, 116.0F, 0, false}, w, importance, effort);
   }
 
   /// 32 signed codes w / scale, rounded with ties away from zero and limited to +-127.

@@ -101,8 +101,7 @@ class affine_superblock_search {
       for (int i = g * n; i < g * n + n; i += 16) {
         const lanes x = lanes::load(x_ + i);
         const lanes weight = lanes::load(weight_ + i);
-        const lanes level =
-            levels(b, g, x) * lanes::broadcast(static_cast<float>(b.scales[g]));
+        const lanes level = levels(b, g, x) * lanes::broadcast(static_cast<float>(b.scales[g]));
         const lanes weighted_level = weight * level;
         const lanes weighted_multiple = weight * multiple;
         aa = aa + unfused(weighted_level * level);
@@ -237,7 +236,8 @@ class symmetric_superblock_search {
       const float around = static_cast<float>(b.scales[g] < 0 ? -b.scales[g] : b.scales[g]);
       const float range = (window_.highest - window_.lowest) * around;
       const lanes stride = lanes::broadcast(range > 15.0F ? range * (1.0F / 15.0F) : 1.0F);
-      const lanes walk = lanes::broadcast(unfused(window_.lowest * around)) + unfused(stride * count);
+      const lanes walk =
+          lanes::broadcast(unfused(window_.lowest * around)) + unfused(stride * count);
       const lanes multiple[2] = {
           rounded_within(walk, window_.least, window_.most),
           rounded_within(lanes::broadcast(0) - walk, window_.least, window_.most)};
@@ -313,7 +313,8 @@ class symmetric_superblock_search {
     for (int g = 0; g < G; ++g) {
       for (int i = g * n; i < g * n + n; i += 16) {
         const lanes x = lanes::load(x_ + i);
-        const lanes level = levels_(steps(b, g, i)) * lanes::broadcast(static_cast<float>(b.scales[g]));
+        const lanes level =
+            levels_(steps(b, g, i)) * lanes::broadcast(static_cast<float>(b.scales[g]));
         const lanes weighted = lanes::load(weight_ + i) * level;
         aa = aa + unfused(weighted * level);
         xa = xa + unfused(weighted * x);
@@ -348,8 +349,7 @@ class symmetric_superblock_search {
 template <class F, class Arch, int n>
 [[nodiscard]] F lower_symmetric_superblock(const unpacked<F>& reference, const whole_levels& levels,
                                            const scale_window& window, const float* x,
-                                           const float* importance,
-                                           const descents& plan) noexcept {
+                                           const float* importance, const descents& plan) noexcept {
   constexpr int G = F::block_size / n;
   float weight[F::block_size];
   error_weights<Arch>(F::block_size, importance, weight);

@@ -92,7 +92,7 @@ struct tq2_0 {
   /// Never a larger error than encode_ref's block, under the importance itself.
   template <class Arch = arch::native>
   [[nodiscard]] static tq2_0 encode_best(const float* w, const float* importance,
-                                        float row_mean_square, int effort) noexcept {
+                                         float row_mean_square, int effort) noexcept {
     const tq2_0 start = encode_ref<Arch>(w, importance, row_mean_square);
     return lower_scaled_block<tq2_0, Arch>(start, whole_levels{-1, 2, 1}, {0, 0, 0.4F, true}, w,
                                            importance, effort);

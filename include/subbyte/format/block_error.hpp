@@ -50,5 +50,13 @@ template <class F, class Arch>
   return error < than - than * 0x1p-16F && than > tiny && than - than == 0;
 }
 
+/// Whichever of two blocks has the lower error, `reference` unless the other's is clearly lower.
+template <class F, class Arch>
+[[nodiscard]] SUBBYTE_INLINE F lower_of(const F& reference, const F& other, const float* x,
+                                        const float* weight) noexcept {
+  const float error = block_error<F, Arch>(other, x, weight);
+  return clearly_lower(error, block_error<F, Arch>(reference, x, weight)) ? other : reference;
+}
+
 }  // namespace SUBBYTE_ABI
 }  // namespace subbyte

@@ -225,58 +225,6 @@ class block_encoder<F, Arch> {
   typename F::template encoder<Arch> encoder_;
 };
 
-/// Makes blocks of any format as its search for a low error does; of a format without one as
-/// block_encoder.
-///
-/// Cost    constructing one: as block_encoder.
-/// Throws  the constructor out_of_memory.
-template <class F, class Arch>
-class best_encoder {
- public:
-  /// Requires  effort in 1 .. 3.
-  SUBBYTE_INLINE explicit best_encoder(int effort) : effort_(effort) {}
-
-  /// Shapes  weights [count * block_size]; importance the same or null; out [count].
-  SUBBYTE_INLINE void operator()(const float* weights, const float* importance,
-                                 float row_mean_square, index_t count, F* out) const noexcept {
-    if constexpr (!best_encodable<F>) {
-      encoder_(weights, importance, row_mean_square, count, out);
-    } else {
-      index_t step = 1;
-      if constexpr (requires { F::encode_ref_batch; }) step = F::encode_ref_batch;
-      for (index_t b = 0; b < count; b += step) {
-        const index_t at = b * F::block_size;
-        const float* const w = weights + at;
-        const float* const v = importance != nullptr ? importance + at : nullptr;
-        if constexpr (requires { F::encode_ref_batch; }) {
-          const index_t left = count - b < step ? count - b : step;
-          F::template encode_best_blocks<Arch>(w, v, row_mean_square, effort_,
-                                               static_cast<int>(left), out + b);
-        } else if constexpr (table_encodable<F>) {
-          out[b] = encoder_.best(w, v, row_mean_square, effort_);
-        } else {
-          out[b] = F::template encode_best<Arch>(w, v, row_mean_square, effort_);
-        }
-      }
-    }
-  }
-
- private:
-  struct nothing {};
-  template <class G>
-  struct tables_of {
-    using type = std::conditional_t<best_encodable<G>, nothing, block_encoder<G, Arch>>;
-  };
-  template <table_encodable G>
-  requires best_encodable<G>
-  struct tables_of<G> {
-    using type = typename G::template encoder<Arch>;
-  };
-
-  [[no_unique_address]] typename tables_of<F>::type encoder_;
-  int effort_;
-};
-
 /// The code whose value is nearest to `v`, given a guess at most one away from it; for grids whose
 /// values are monotone in the code. Ties go to the lowest code, also between equal values.
 ///

@@ -153,14 +153,6 @@ class scale_sweep {
   const float* weight_;
 };
 
-/// Whichever of two blocks has the lower error, `reference` unless the other's is clearly lower.
-template <class F, class Arch>
-[[nodiscard]] SUBBYTE_INLINE F lower_of(const F& reference, const F& other, const float* x,
-                                        const float* weight) noexcept {
-  const float error = block_error<F, Arch>(other, x, weight);
-  return clearly_lower(error, block_error<F, Arch>(reference, x, weight)) ? other : reference;
-}
-
 /// The scales that a search of one fp16 scale looks among: the weight of largest magnitude at the
 /// levels from `outer` down to `inner`, or from `of_mean` times the mean magnitude up to the
 /// largest where that is given.

@@ -5,6 +5,7 @@
 
 #include <string>
 
+#include "subbyte/format/best_encoder.hpp"
 #include "subbyte/quantize/block_rows.hpp"
 
 namespace subbyte {

@@ -11,7 +11,8 @@ inline namespace SUBBYTE_ABI {
 namespace detail {
 
 /// Fills a matrix of blocks row by row. A row whose length is no multiple of the block is padded
-/// with zeros of importance zero.
+/// with zeros of importance zero; without importance its last block is encoder.cut(weights, columns
+/// left), where the encoder has that.
 struct block_rows {
   vector_view<const float> importance;  ///< [k] or empty, checked
   non_finite on_non_finite;
@@ -59,6 +60,14 @@ struct block_rows {
         weight[i] = inside && weighted ? importance[done + i] : 0.0F;
       }
       encoder(w, weighted ? weight : nullptr, row_mean_square, count, out + done / block);
+      // The columns behind the end of the row count as zeros; to some encoders not at all.
+      if constexpr (requires { encoder.cut(w, 0); }) {
+        const index_t last = done + (count - 1) * block;
+        const index_t counted = cols - last;
+        if (!weighted && counted < block) {
+          out[last / block] = encoder.cut(w + (last - done), static_cast<int>(counted));
+        }
+      }
     }
   }
 

@@ -236,11 +236,16 @@ float refined_search(int last, const float* x, std::uint8_t* codes) {
 }
 float refined_search(int n, int last, const float* x, std::uint8_t* codes) {
   switch (n) {
-    case 1: return refined_search<1>(last, x, codes);
-    case 2: return refined_search<2>(last, x, codes);
-    case 5: return refined_search<5>(last, x, codes);
-    case 16: return refined_search<16>(last, x, codes);
-    default: return refined_search<32>(last, x, codes);
+    case 1:
+      return refined_search<1>(last, x, codes);
+    case 2:
+      return refined_search<2>(last, x, codes);
+    case 5:
+      return refined_search<5>(last, x, codes);
+    case 16:
+      return refined_search<16>(last, x, codes);
+    default:
+      return refined_search<32>(last, x, codes);
   }
 }
 

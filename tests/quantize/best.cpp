@@ -9,8 +9,11 @@
 #include <vector>
 
 #include "subbyte/exec/thread_pool.hpp"
+#include "subbyte/format/best_encoder.hpp"
 #include "subbyte/format/list.hpp"
 #include "subbyte/io/gguf.hpp"
+#include "subbyte/quantize/block_rows.hpp"
+#include "subbyte/quantize/importance.hpp"
 #include "subbyte/quantize/quantize.hpp"
 #include "support/catch.hpp"
 #include "support/error_of.hpp"

@@ -81,29 +81,23 @@ class scale_sweep {
   /// geometric progression, and of closer ones around the best of them, the one of the least error.
   ///
   /// Requires  0 < least <= most.
-  /// Cost      effort 1, 2, 3: 96, 192, 512 candidates.
+  /// Cost      effort 1, 2, 3: 96, 160, 416 candidates.
   [[nodiscard]] float search(float least, float most, bool both_signs, int effort) const noexcept {
-    const int parts = effort == 1 ? 1 : (effort == 2 ? 2 : 4);
-    // The ratio of neighbours: the 16th, 32nd .. root of most / least.
+    // The ratio of neighbours: the 16th or 32nd root of most / least.
     float ratio = most / least;
     for (int root = both_signs ? 16 : 32; root > 1; root /= 2) ratio = __builtin_sqrtf(ratio);
-    for (int part = 1; part < parts; part *= 2) ratio = __builtin_sqrtf(ratio);
-
-    float scales[128];
-    float found[128];
+    float scales[32];
+    float found[32];
     float size = least;
-    for (int part = 0; part < parts; ++part) {
-      float* const own = scales + 32 * part;
-      for (int k = 0; k < (both_signs ? 16 : 32); ++k) {
-        own[k] = size;
-        size *= ratio;
-      }
-      for (int k = 0; k < 16 && both_signs; ++k) own[16 + k] = -own[k];
-      const lanes scale[2] = {lanes::load(own), lanes::load(own + 16)};
-      lanes error[2];
-      errors(scale, error);
-      for (int r = 0; r < 2; ++r) error[r].store(found + 32 * part + 16 * r);
+    for (int k = 0; k < (both_signs ? 16 : 32); ++k) {
+      scales[k] = size;
+      size *= ratio;
     }
+    for (int k = 0; k < 16 && both_signs; ++k) scales[16 + k] = -scales[k];
+    const lanes coarse[2] = {lanes::load(scales), lanes::load(scales + 16)};
+    lanes coarse_error[2];
+    errors(coarse, coarse_error);
+    for (int r = 0; r < 2; ++r) coarse_error[r].store(found + 16 * r);
 
     float offsets[16];
     for (int k = 0; k < 16; ++k) offsets[k] = static_cast<float>(k - 16) * (1.0F / 16.0F);
@@ -114,7 +108,7 @@ class scale_sweep {
     const int basins = effort == 1 ? 2 : (effort == 2 ? 4 : 12);
     for (int basin = 0; basin < basins; ++basin) {
       int lowest = 0;
-      for (int k = 1; k < 32 * parts; ++k) lowest = found[k] < found[lowest] ? k : lowest;
+      for (int k = 1; k < 32; ++k) lowest = found[k] < found[lowest] ? k : lowest;
       found[lowest] = __builtin_inff();
       const lanes middle = lanes::broadcast(scales[lowest]);
       const lanes below = unfused(spread * lanes::load(offsets));

@@ -69,6 +69,8 @@ void for_each_method(Visit&& visit) {
   using subbyte::index_t;
   visit("reference", needs::nothing, "the encoder of the tool that defined the format",
         [](auto, const layer_task&) { return subbyte::reference{}; });
+  visit("best", needs::nothing, "reference's blocks with a lower squared error",
+        [](auto, const layer_task&) { return subbyte::best{}; });
   visit("rtn", needs::nothing, "the range of each group, nearest codes",
         [](auto, const layer_task&) { return subbyte::rtn{}; });
   visit("range", needs::nothing, "params of the least squared error, nearest codes",
@@ -83,6 +85,10 @@ void for_each_method(Visit&& visit) {
           } else {
             return subbyte::weighted{.importance = task.input->importance.view()};
           }
+        });
+  visit("weighted-best", needs::importance, "best with errors weighted by mean x^2",
+        [](auto, const layer_task& task) {
+          return subbyte::best{.importance = task.input->importance.view()};
         });
   visit("weighted-range", needs::importance, "range with errors weighted by mean x^2",
         [](auto, const layer_task& task) {

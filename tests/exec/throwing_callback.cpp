@@ -124,7 +124,7 @@ TEST_CASE("progress: an exception from any of its calls reaches the caller of qu
   constexpr index_t cols = 64;
   const std::vector<float> values = some_weights(rows * cols);
   const weights_view w(values.data(), rows, cols);
-  const auto expected = quantize<q4_0>(w);
+  const auto expected = quantize<q4_0>(w, reference{});
 
   const int before = threads_at_rest();
   thread_pool pool(4);
@@ -182,7 +182,7 @@ TEST_CASE("progress: callers that throw and callers that do not share one pool")
   constexpr index_t cols = 64;
   const std::vector<float> values = some_weights(rows * cols);
   const weights_view w(values.data(), rows, cols);
-  const auto expected = quantize<q4_0>(w);
+  const auto expected = quantize<q4_0>(w, reference{});
   thread_pool pool(3);
   constexpr int callers = 4;
   constexpr int rounds = 30;

@@ -44,7 +44,7 @@ TEST_CASE("quantize: the bytes do not depend on the number of threads, in any fo
     const auto weighted = quantize<F>(view, reference{.importance = importance});
     for (const int threads : {2, 5}) {
       thread_pool pool(threads);
-      const auto other = quantize<F>(view, reference{}, pool);
+      const auto other = quantize<F>(view, best{}, pool);
       REQUIRE(same_bytes(plain, other));
       REQUIRE(plain.report.error.mse == other.report.error.mse);
       REQUIRE(same_bytes(weighted, quantize<F>(view, reference{.importance = importance}, pool)));

@@ -259,7 +259,7 @@ TEST_CASE("range_search: block formats with one scale get the least error of tha
     for_each_type(type_list<q4_0, q5_0, q8_0, iq4_nl, mxfp4>{},
                   [&]<class F>(std::type_identity<F>) {
                     INFO(F::name);
-                    const auto tool = quantize<F>(layer.view());
+                    const auto tool = quantize<F>(layer.view(), reference{});
                     const auto exact = quantize<F>(layer.view(), range_search{});
                     REQUIRE(exact.report.error.mse < tool.report.error.mse);
                   });

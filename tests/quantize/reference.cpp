@@ -84,7 +84,7 @@ TEST_CASE("reference: importance moves the error to the columns that matter less
   for_each_type(type_list<q4_0, q4_1, q5_0, q5_1, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs>{},
                 [&]<class F>(std::type_identity<F>) {
                   INFO(F::name);
-                  const auto plain = quantize<F>(view);
+                  const auto plain = quantize<F>(view, reference{});
                   const auto weighted = quantize<F>(view, reference{.importance = importance});
                   REQUIRE(weighted_error(test_support::decoded(weighted.view())) <
                           weighted_error(test_support::decoded(plain.view())));
@@ -101,7 +101,7 @@ TEST_CASE("reference: NaN and Inf can be taken as zero") {
   const matrix_view<const float> view(w.data(), 4, 64);
   const matrix_view<const float> expected(zeros.data(), 4, 64);
   const reference policy{.on_non_finite = non_finite::zero};
-  REQUIRE(same_bytes(quantize<q8_0>(view, policy), quantize<q8_0>(expected)));
+  REQUIRE(same_bytes(quantize<q8_0>(view, policy), quantize<q8_0>(expected, reference{})));
   const std::vector<float> importance(64, 1.0F);
   const reference weighted{.importance = importance, .on_non_finite = non_finite::zero};
   REQUIRE(same_bytes(quantize<q4_0>(view, weighted), quantize<q4_0>(expected, weighted)));

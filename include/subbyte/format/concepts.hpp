@@ -142,6 +142,24 @@ concept table_encodable = block_storage<F> && requires {
   typename F::template encoder<arch::scalar>;
 };
 
+/// A format with a search for blocks of a lower error than its normative encoder's.
+///
+/// encode_best<Arch>(w, importance, row_mean_square, effort), or of a table_encodable format
+/// encoder<Arch>::best with the same arguments: the first three as encode_ref's, effort from 1 (the
+/// least time) to 3. Law, checked by tests/quantize/best.cpp: the sum of importance * (w -
+/// w_hat)^2, every importance 1 where none is given, is never above that of encode_ref's block.
+template <class F>
+concept best_encodable = block_storage<F> &&(
+    requires(const float* x, float v, int effort) {
+      { F::template encode_best<arch::scalar>(x, x, v, effort) }
+      noexcept->std::same_as<F>;
+    } ||
+    requires(const typename F::template encoder<arch::scalar>& tables, const float* x, float v,
+             int effort) {
+      { tables.best(x, x, v, effort) }
+      noexcept->std::same_as<F>;
+    });
+
 /// A format that files name by a GGUF tensor type id.
 template <class F>
 concept gguf_format = (block_format<F> || row_scaled_format<F>)&&requires {

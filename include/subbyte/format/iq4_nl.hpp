@@ -6,6 +6,7 @@
 
 #include "subbyte/format/codebook.hpp"
 #include "subbyte/format/concepts.hpp"
+#include "subbyte/format/scale_sweep.hpp"
 #include "subbyte/format/search.hpp"
 #include "subbyte/fwd.hpp"
 #include "subbyte/num/float_lanes.hpp"
@@ -33,6 +34,22 @@ template <class Arch, int N>
   (std::make_integer_sequence<int, 15>{});
   return level;
 }
+
+/// The levels of the IQ4 formats for the searches of the least error.
+struct iq4_grid {
+  template <class Arch, int N>
+  [[nodiscard]] SUBBYTE_INLINE float_lanes<Arch, N> operator()(
+      const float_lanes<Arch, N>& v) const noexcept {
+    return iq4_levels(v);
+  }
+  template <class Arch>
+  SUBBYTE_INLINE void store_codes(const float_lanes<Arch, 16>& v,
+                                  std::uint8_t* codes) const noexcept {
+    float values[16];
+    v.store(values);
+    for (int k = 0; k < 16; ++k) codes[k] = static_cast<std::uint8_t>(iq4::nearest(values[k]));
+  }
+};
 
 /// x[i] ~ scale * iq4::value(code): the least weighted squared error among 16 scales, each
 /// refitted to its codes. The first puts the weight of largest magnitude at +127, the others at
@@ -178,6 +195,15 @@ struct iq4_nl {
     codes c{};
     for (int j = 0; j < 32; ++j) c[j] = static_cast<std::uint8_t>(iq4::nearest(w[j] * inverse));
     return join({half::nearest(d)}, c);
+  }
+
+  /// Never a larger error than encode_ref's block, under the importance itself.
+  template <class Arch = arch::native>
+  [[nodiscard]] static iq4_nl encode_best(const float* w, const float* importance,
+                                          float row_mean_square, int effort) noexcept {
+    const iq4_nl start = encode_ref<Arch>(w, importance, row_mean_square);
+    return lower_scaled_block<iq4_nl, Arch>(start, iq4_grid{}, {142.0F, 88.0F, 0, true}, w,
+                                            importance, effort);
   }
 
  private:

@@ -6,6 +6,7 @@
 #include "subbyte/format/concepts.hpp"
 #include "subbyte/format/iq4_nl.hpp"
 #include "subbyte/format/search.hpp"
+#include "subbyte/format/superblock_search.hpp"
 #include "subbyte/fwd.hpp"
 #include "subbyte/num/half.hpp"
 #include "subbyte/num/rounding.hpp"
@@ -141,6 +142,32 @@ struct iq4_xs {
       }
     }
     return join(f.stored, c);
+  }
+
+  /// Never a larger error than encode_ref's block, under the importance itself.
+  template <class Arch = arch::native>
+  [[nodiscard]] static iq4_xs encode_best(const float* w, const float* importance,
+                                          float row_mean_square, int effort) noexcept {
+    const iq4_xs reference = encode_ref<Arch>(w, importance, row_mean_square);
+    const unpacked<iq4_xs> u = split(reference);
+    float weight[block_size];
+    error_weights<Arch>(block_size, importance, weight);
+    float levels[block_size];
+    for (int i = 0; i < block_size; ++i) levels[i] = iq4::value(u.codes[i]);
+    symmetric_superblock<groups> best{u.params.scale, {}, 0};
+    for (int g = 0; g < groups; ++g) best.scales[g] = u.params.group_scales[g] - 32;
+    const symmetric_superblock_search<Arch, group_size, groups, iq4_grid> search(
+        {}, {-32, 31, 0.8F, 1.3F}, w, weight);
+    const descents plan =
+        effort == 1 ? descents{3, 1} : (effort == 2 ? descents{7, 2} : descents{17, 4});
+    if (!search.descend(best, levels, plan)) return reference;
+    params p{best.scale, {}};
+    codes c{};
+    for (int g = 0; g < groups; ++g) {
+      p.group_scales[g] = static_cast<std::uint8_t>(best.scales[g] + 32);
+      for (int i = 32 * g; i < 32 * g + 32; i += 16) search.store_codes(best, g, i, c.code + i);
+    }
+    return join(p, c);
   }
 
  private:

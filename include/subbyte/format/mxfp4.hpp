@@ -4,6 +4,7 @@
 
 #include "subbyte/format/codebook.hpp"
 #include "subbyte/format/concepts.hpp"
+#include "subbyte/format/scale_sweep.hpp"
 #include "subbyte/format/search.hpp"
 #include "subbyte/fwd.hpp"
 #include "subbyte/num/e8m0.hpp"
@@ -143,6 +144,37 @@ struct mxfp4 {
       (code + (negative & int_lanes<Arch, 16>::broadcast(8))).store_bytes(c.code + j);
     }
     return join(p, c);
+  }
+
+  /// Never a larger error than encode_ref's block, under the importance itself; the scale
+  /// is the best of sixteen, whatever the effort.
+  template <class Arch = arch::native>
+  [[nodiscard]] static mxfp4 encode_best(const float* w, const float* importance,
+                                         float row_mean_square, int effort) noexcept {
+    const mxfp4 reference = encode_ref<Arch>(w, importance, row_mean_square);
+    static_cast<void>(effort);
+    if (reference.scale.bits < 15 || reference.scale.bits > 250) return reference;
+    float weight[32];
+    float sizes[32];
+    error_weights<Arch>(32, importance, weight);
+    for (int i = 0; i < 32; ++i) sizes[i] = magnitude(w[i]);
+    // Far down too: what lies above may have no importance.
+    const auto candidate = [&](int k) noexcept {
+      return e8m0::from_bits(static_cast<std::uint8_t>(reference.scale.bits - 13 + k));
+    };
+    using lanes = float_lanes<Arch, 16>;
+    float scales[16];
+    for (int k = 0; k < 16; ++k) scales[k] = candidate(k).to_float();
+    const lanes scale[1] = {lanes::load(scales)};
+    lanes error[1];
+    scale_sweep<Arch, fp4_magnitudes>({}, 32, sizes, weight).errors(scale, error);
+    const params p{candidate(lowest_of<Arch, 1>(error))};
+    codes c{};
+    const float inverse = 1.0F / p.scale.to_float();
+    for (int i = 0; i < 32; ++i) {
+      c[i] = static_cast<std::uint8_t>(fp4_e2m1::nearest(w[i] * inverse));
+    }
+    return lower_of<mxfp4, Arch>(reference, join(p, c), w, weight);
   }
 };
 static_assert(sizeof(mxfp4) == 17 && grid_format<mxfp4> && reference_encodable<mxfp4>);

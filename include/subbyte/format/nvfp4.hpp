@@ -4,6 +4,7 @@
 
 #include "subbyte/format/codebook.hpp"
 #include "subbyte/format/concepts.hpp"
+#include "subbyte/format/scale_sweep.hpp"
 #include "subbyte/format/search.hpp"
 #include "subbyte/fwd.hpp"
 #include "subbyte/num/rounding.hpp"
@@ -152,6 +153,41 @@ struct nvfp4 {
       c[j] = static_cast<std::uint8_t>(best + (w[j] < 0 && best != 0 ? 8 : 0));
     }
     return join(p, c);
+  }
+
+  /// Never a larger error than encode_ref's block, under the importance itself; the scales
+  /// are the best of 32 each, whatever the effort.
+  template <class Arch = arch::native>
+  [[nodiscard]] static nvfp4 encode_best(const float* w, const float* importance,
+                                         float row_mean_square, int effort) noexcept {
+    const nvfp4 reference = encode_ref<Arch>(w, importance, row_mean_square);
+    static_cast<void>(effort);
+    float weight[block_size];
+    float sizes[block_size];
+    error_weights<Arch>(block_size, importance, weight);
+    for (int i = 0; i < block_size; ++i) sizes[i] = magnitude(w[i]);
+    using lanes = float_lanes<Arch, 16>;
+    params p{};
+    codes c{};
+    for (int g = 0; g < groups; ++g) {
+      const int first = clamp(reference.scales[g].bits - 20, 0, 0x7E - 31);
+      float scales[32];
+      for (int k = 0; k < 32; ++k) {
+        scales[k] = ue4m3::from_bits(static_cast<std::uint8_t>(first + k)).to_float();
+      }
+      const lanes scale[2] = {lanes::load(scales), lanes::load(scales + 16)};
+      lanes error[2];
+      const int at = group_size * g;
+      scale_sweep<Arch, fp4_magnitudes>({}, group_size, sizes + at, weight + at)
+          .errors(scale, error);
+      const int chosen = lowest_of<Arch, 2>(error);
+      p.scales[g] = ue4m3::from_bits(static_cast<std::uint8_t>(first + chosen));
+      const float inverse = scales[chosen] != 0 ? 1.0F / scales[chosen] : 0.0F;
+      for (int i = at; i < at + group_size; ++i) {
+        c[i] = static_cast<std::uint8_t>(fp4_e2m1::nearest(w[i] * inverse));
+      }
+    }
+    return lower_of<nvfp4, Arch>(reference, join(p, c), w, weight);
   }
 
  private:

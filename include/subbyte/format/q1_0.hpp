@@ -2,6 +2,7 @@
 /// Q1_0: 128 weights, one fp16 scale, their signs.
 #pragma once
 
+#include "subbyte/format/block_error.hpp"
 #include "subbyte/format/concepts.hpp"
 #include "subbyte/format/search.hpp"
 #include "subbyte/fwd.hpp"
@@ -79,6 +80,26 @@ struct q1_0 {
     codes c{};
     for (int j = 0; j < block_size; ++j) c[j] = w[j] >= 0 ? 1 : 0;
     return join(fit<Arch>(w, nullptr), c);
+  }
+
+  /// Never a larger error than encode_ref's block, under the importance itself: the scale is the
+  /// weighted mean magnitude. Without importance the reference is the least error already.
+  template <class Arch = arch::native>
+  [[nodiscard]] static q1_0 encode_best(const float* w, const float* importance,
+                                        float row_mean_square, int) noexcept {
+    const q1_0 reference = encode_ref<Arch>(w, importance, row_mean_square);
+    if (importance == nullptr) return reference;
+    float sum = 0;
+    float total = 0;
+    for (int i = 0; i < block_size; ++i) {
+      sum += unfused(importance[i] * magnitude(w[i]));
+      total += importance[i];
+    }
+    q1_0 other = reference;
+    other.scale = half::nearest(total > 0 ? sum / total : 0.0F);
+    const bool lower = clearly_lower(block_error<q1_0, Arch>(other, w, importance),
+                                     block_error<q1_0, Arch>(reference, w, importance));
+    return lower ? other : reference;
   }
 
  private:

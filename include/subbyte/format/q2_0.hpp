@@ -3,6 +3,7 @@
 #pragma once
 
 #include "subbyte/format/concepts.hpp"
+#include "subbyte/format/scale_sweep.hpp"
 #include "subbyte/format/ternary.hpp"
 #include "subbyte/fwd.hpp"
 #include "subbyte/num/half.hpp"
@@ -72,6 +73,15 @@ struct q2_0 {
     codes c{};
     ternary::quantize<Arch>(w, block_size, c.code);
     return join(fit<Arch>(w, nullptr), c);
+  }
+
+  /// Never a larger error than encode_ref's block, under the importance itself.
+  template <class Arch = arch::native>
+  [[nodiscard]] static q2_0 encode_best(const float* w, const float* importance,
+                                        float row_mean_square, int effort) noexcept {
+    const q2_0 start = encode_ref<Arch>(w, importance, row_mean_square);
+    return lower_scaled_block<q2_0, Arch>(start, whole_levels{-1, 2, 1}, {0, 0, 0.4F, true}, w,
+                                          importance, effort);
   }
 };
 static_assert(sizeof(q2_0) == 18 && grid_format<q2_0> && reference_encodable<q2_0>);

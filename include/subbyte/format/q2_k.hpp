@@ -4,6 +4,7 @@
 
 #include "subbyte/format/concepts.hpp"
 #include "subbyte/format/search.hpp"
+#include "subbyte/format/superblock_search.hpp"
 #include "subbyte/fwd.hpp"
 #include "subbyte/num/half.hpp"
 
@@ -127,6 +128,16 @@ struct q2_k {
     codes c{};
     const params p = search<Arch>(w, importance, c);
     return join(p, c);
+  }
+
+  /// Never a larger error than encode_ref's block; see lower_affine_superblock.
+  template <class Arch = arch::native>
+  [[nodiscard]] static q2_k encode_best(const float* w, const float* importance, float mean_square,
+                                        int effort) noexcept {
+    const q2_k start = encode_ref<Arch>(w, importance, mean_square);
+    const descents plan =
+        effort == 1 ? descents{1, 2} : (effort == 2 ? descents{3, 4} : descents{9, 8});
+    return lower_affine_superblock<q2_k, Arch, 16>(start, 3, 15, w, importance, plan);
   }
 
  private:

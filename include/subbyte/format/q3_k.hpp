@@ -4,6 +4,7 @@
 
 #include "subbyte/format/concepts.hpp"
 #include "subbyte/format/search.hpp"
+#include "subbyte/format/superblock_search.hpp"
 #include "subbyte/fwd.hpp"
 #include "subbyte/num/half.hpp"
 
@@ -116,8 +117,8 @@ struct q3_k {
     return search<Arch>(w, importance, c);
   }
 
-  /// Byte-identical to ggml's file quantizer. Without importance: search_symmetric_refined per
-  /// group; the group scale of largest magnitude becomes -32. With importance: weights importance *
+  /// Byte-identical to ggml's file quantizer. Without importance: search_symmetric_refined;
+  ///; the group scale of largest magnitude becomes -32. With importance: weights importance *
   /// sqrt(2 * block mean square + x^2), and the group scales are searched under the groups' total
   /// weights. Codes are then rounded anew with the stored params, except where a group's scale is
   /// stored as 0.
@@ -127,6 +128,18 @@ struct q3_k {
     codes c{};
     const params p = search<Arch>(w, importance, c);
     return join(p, c);
+  }
+
+  /// Never a larger error than encode_ref's block; see lower_symmetric_superblock.
+  template <class Arch = arch::native>
+  [[nodiscard]] static q3_k encode_best(const float* w, const float* importance, float,
+                                        int effort) noexcept {
+    unpacked<q3_k> start{};
+    start.params = search<Arch>(w, importance, start.codes);
+    const descents plan = effort == 1 ? descents{importance != nullptr ? 3 : 1, 0}
+                                      : (effort == 2 ? descents{5, 2} : descents{17, 4});
+    return lower_symmetric_superblock<q3_k, Arch, 16>(start, {-4, 3, 4}, {-32, 31, 0.65F, 1.5F}, w,
+                                                      importance, plan);
   }
 
  private:
@@ -161,9 +174,7 @@ struct q3_k {
       p.scale = half::nearest(search_symmetric<Arch>(16, 32, scales, totals, raised));
       for (int g = 0; g < 16; ++g) p.scales[g] = static_cast<std::int8_t>(raised[g] - 32);
     } else {
-      for (int g = 0; g < 16; ++g) {
-        scales[g] = search_symmetric_refined<Arch>(16, 4, w + 16 * g, c.code + 16 * g);
-      }
+      search_symmetric_refined<Arch, 16>(4, w, c.code, scales);
       const float extreme = signed_extreme<Arch>(scales, 16);
       const float inverse = extreme != 0 ? -32.0F / extreme : 0.0F;
       for (int g = 0; g < 16; ++g) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "subbyte/format/concepts.hpp"
+#include "subbyte/format/scale_sweep.hpp"
 #include "subbyte/format/search.hpp"
 #include "subbyte/fwd.hpp"
 #include "subbyte/num/half.hpp"
@@ -103,6 +104,15 @@ struct q4_0 {
     const float inverse = d != 0 ? 1.0F / d : 0.0F;
     truncate_affine<Arch>(w, 0, inverse, 8.5F, 15, c.code);
     return join({half::nearest(d)}, c);
+  }
+
+  /// Never a larger error than encode_ref's block, under the importance itself.
+  template <class Arch = arch::native>
+  [[nodiscard]] static q4_0 encode_best(const float* w, const float* importance,
+                                        float row_mean_square, int effort) noexcept {
+    const q4_0 start = encode_ref<Arch>(w, importance, row_mean_square);
+    return lower_scaled_block<q4_0, Arch>(start, whole_levels{-8, 7, 8}, {8.6F, 5.5F, 0, true}, w,
+                                          importance, effort);
   }
 };
 static_assert(sizeof(q4_0) == 18 && grid_format<q4_0> && reference_encodable<q4_0>);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "subbyte/format/concepts.hpp"
+#include "subbyte/format/scale_sweep.hpp"
 #include "subbyte/format/search.hpp"
 #include "subbyte/fwd.hpp"
 #include "subbyte/num/half.hpp"
@@ -121,6 +122,26 @@ struct q4_1 {
       for (int b = 0; b < count; ++b) out[b] = encode_ref<Arch>(w + 32 * b, nullptr, 0);
     } else {
       encode_affine_blocks<q4_1, Arch>(15, w, importance, row_mean_square, count, out);
+    }
+  }
+
+  /// Never a larger error than encode_ref's block, under the importance itself.
+  template <class Arch = arch::native>
+  [[nodiscard]] SUBBYTE_INLINE static q4_1 encode_best(const float* w, const float* importance,
+                                                       float row_mean_square, int effort) noexcept {
+    q4_1 b;
+    encode_best_blocks<Arch>(w, importance, row_mean_square, effort, 1, &b);
+    return b;
+  }
+
+  /// encode_best of `count` <= encode_ref_batch consecutive blocks.
+  template <class Arch>
+  static void encode_best_blocks(const float* w, const float* importance, float row_mean_square,
+                                 int effort, int count, q4_1* out) noexcept {
+    encode_ref_blocks<Arch>(w, importance, row_mean_square, count, out);
+    for (int b = 0; b < count; ++b) {
+      const float* const own = importance != nullptr ? importance + 32 * b : nullptr;
+      out[b] = lower_affine_block<q4_1, Arch>(out[b], 15, w + 32 * b, own, effort);
     }
   }
 };

@@ -4,6 +4,7 @@
 
 #include "subbyte/format/affine_superblock.hpp"
 #include "subbyte/format/concepts.hpp"
+#include "subbyte/format/superblock_search.hpp"
 #include "subbyte/fwd.hpp"
 
 namespace subbyte {
@@ -105,6 +106,16 @@ struct q4_k {
     codes c{};
     const params p = search<Arch>(w, importance, c);
     return join(p, c);
+  }
+
+  /// Never a larger error than encode_ref's block; see lower_affine_superblock.
+  template <class Arch = arch::native>
+  [[nodiscard]] static q4_k encode_best(const float* w, const float* importance, float mean_square,
+                                        int effort) noexcept {
+    const q4_k start = encode_ref<Arch>(w, importance, mean_square);
+    const descents plan =
+        effort == 1 ? descents{1, 2} : (effort == 2 ? descents{3, 4} : descents{9, 8});
+    return lower_affine_superblock<q4_k, Arch, 32>(start, 15, 63, w, importance, plan);
   }
 
  private:

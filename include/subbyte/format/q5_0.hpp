@@ -3,6 +3,7 @@
 #pragma once
 
 #include "subbyte/format/concepts.hpp"
+#include "subbyte/format/scale_sweep.hpp"
 #include "subbyte/format/search.hpp"
 #include "subbyte/fwd.hpp"
 #include "subbyte/num/half.hpp"
@@ -114,6 +115,15 @@ struct q5_0 {
     const float inverse = d != 0 ? 1.0F / d : 0.0F;
     truncate_affine<Arch>(w, 0, inverse, 16.5F, 31, c.code);
     return join({half::nearest(d)}, c);
+  }
+
+  /// Never a larger error than encode_ref's block, under the importance itself.
+  template <class Arch = arch::native>
+  [[nodiscard]] static q5_0 encode_best(const float* w, const float* importance,
+                                        float row_mean_square, int effort) noexcept {
+    const q5_0 start = encode_ref<Arch>(w, importance, row_mean_square);
+    return lower_scaled_block<q5_0, Arch>(start, whole_levels{-16, 15, 16}, {17.0F, 12.5F, 0, true},
+                                          w, importance, effort);
   }
 };
 static_assert(sizeof(q5_0) == 22 && grid_format<q5_0> && reference_encodable<q5_0>);

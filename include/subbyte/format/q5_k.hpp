@@ -4,6 +4,7 @@
 
 #include "subbyte/format/affine_superblock.hpp"
 #include "subbyte/format/concepts.hpp"
+#include "subbyte/format/superblock_search.hpp"
 #include "subbyte/fwd.hpp"
 
 namespace subbyte {
@@ -108,6 +109,16 @@ struct q5_k {
     codes c{};
     const params p = search<Arch>(w, importance, c);
     return join(p, c);
+  }
+
+  /// Never a larger error than encode_ref's block; see lower_affine_superblock.
+  template <class Arch = arch::native>
+  [[nodiscard]] static q5_k encode_best(const float* w, const float* importance, float mean_square,
+                                        int effort) noexcept {
+    const q5_k start = encode_ref<Arch>(w, importance, mean_square);
+    const descents plan =
+        effort == 1 ? descents{1, 2} : (effort == 2 ? descents{3, 4} : descents{9, 8});
+    return lower_affine_superblock<q5_k, Arch, 32>(start, 31, 63, w, importance, plan);
   }
 
  private:

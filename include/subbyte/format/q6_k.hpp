@@ -4,6 +4,7 @@
 
 #include "subbyte/format/concepts.hpp"
 #include "subbyte/format/search.hpp"
+#include "subbyte/format/superblock_search.hpp"
 #include "subbyte/fwd.hpp"
 #include "subbyte/num/half.hpp"
 
@@ -122,6 +123,18 @@ struct q6_k {
     codes c{};
     const params p = search<Arch>(w, importance, c);
     return join(p, c);
+  }
+
+  /// Never a larger error than encode_ref's block; see lower_symmetric_superblock.
+  template <class Arch = arch::native>
+  [[nodiscard]] static q6_k encode_best(const float* w, const float* importance, float,
+                                        int effort) noexcept {
+    unpacked<q6_k> start{};
+    start.params = search<Arch>(w, importance, start.codes);
+    const descents plan =
+        effort == 1 ? descents{2, 0} : (effort == 2 ? descents{5, 2} : descents{17, 4});
+    return lower_symmetric_superblock<q6_k, Arch, 16>(
+        start, {-32, 31, 32}, {-128, 127, 0.94F, 1.22F}, w, importance, plan);
   }
 
  private:

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "subbyte/format/concepts.hpp"
+#include "subbyte/format/scale_sweep.hpp"
 #include "subbyte/format/search.hpp"
 #include "subbyte/fwd.hpp"
 #include "subbyte/num/half.hpp"
@@ -86,6 +87,15 @@ struct q8_0 {
     q8_0 b{half::nearest(d), {}};
     quantize_with<Arch>(d, w, b.signed_codes);
     return b;
+  }
+
+  /// Never a larger error than encode_ref's block, under the importance itself.
+  template <class Arch = arch::native>
+  [[nodiscard]] static q8_0 encode_best(const float* w, const float* importance,
+                                        float row_mean_square, int effort) noexcept {
+    const q8_0 start = encode_ref<Arch>(w, importance, row_mean_square);
+    return lower_scaled_block<q8_0, Arch>(start, whole_levels{-127, 127, 128},
+                                          {128.5F, 116.0F, 0, false}, w, importance, effort);
   }
 
   /// 32 signed codes w / scale, rounded with ties away from zero and limited to +-127.

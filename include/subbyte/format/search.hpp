@@ -175,59 +175,78 @@ template <class Arch>
   return scale;
 }
 
-/// x[i] ~ scale * (codes[i] - last), codes in [0, 2 * last), with error weights x[i]^2: one start
-/// scale, then up to five sweeps that move one code at a time where that lowers the error. Like the
-/// reference it sweeps only where sum(w * x * level) is positive, which is where the element of
-/// largest magnitude is negative.
+/// For each of G groups of n consecutive weights, x[i] ~ scale * (codes[i] - last), codes in
+/// [0, 2 * last), with error weights x[i]^2: one start scale, then up to five sweeps that move one
+/// code at a time where that lowers the error. Like the reference it sweeps only where sum(w * x *
+/// level) is positive, which is where the element of largest magnitude is negative.
 ///
-/// Requires  n <= max_search_group.
-/// Returns   the scale, of either sign. A zero group gives 0 and leaves every code 0, not `last`.
+/// Shapes    x, codes [G, n]; scales [G].
+/// Returns   in scales: the scale, of either sign. A zero group gives 0 and leaves every code 0,
+///           not `last`.
+/// Cost      the groups run in lanes.
 /// Source    make_q3_quants with do_rmse; last = nmax.
-template <class Arch>
-[[nodiscard]] float search_symmetric_refined(int n, int last, const float* x,
-                                             std::uint8_t* codes) noexcept {
-  const float extreme = signed_extreme<Arch>(x, n);
-  if (magnitude(extreme) < zero_group_magnitude) {
-    for (int i = 0; i < n; ++i) codes[i] = 0;
-    return 0;
-  }
-  const float inverse = static_cast<float>(-last) / extreme;
-  float w[max_search_group];
-  float wx[max_search_group];
-  int levels[max_search_group];
-  float sum_xl = 0;
-  float sum_ll = 0;
+template <class Arch, int n, int G>
+void search_symmetric_refined(int last, const float* x, std::uint8_t* codes,
+                              float (&scales)[G]) noexcept {
+  using lanes = float_lanes<Arch, G>;
+  using mask = typename lanes::mask;
+  // Element i of every group side by side.
+  float x_of[n * G];
   for (int i = 0; i < n; ++i) {
-    w[i] = x[i] * x[i];
-    wx[i] = w[i] * x[i];
-    levels[i] = clamp(rint_even(unfused(inverse * x[i])), -last, last - 1);
-    const float level = static_cast<float>(levels[i]);
-    sum_xl += unfused(wx[i] * level);
-    sum_ll += unfused(w[i] * level * level);
+    for (int g = 0; g < G; ++g) x_of[i * G + g] = x[g * n + i];
+  }
+  const lanes zero = lanes::broadcast(0);
+  lanes extreme = zero;
+  for (int i = 0; i < n; ++i) {
+    const lanes xi = lanes::load(x_of + i * G);
+    extreme = select(magnitude(xi) > magnitude(extreme), xi, extreme);
+  }
+  const mask is_zero = magnitude(extreme) < lanes::broadcast(zero_group_magnitude);
+  const lanes inverse = lanes::broadcast(static_cast<float>(-last)) / extreme;
+  lanes levels[n];
+  lanes sum_xl = zero;
+  lanes sum_ll = zero;
+  for (int i = 0; i < n; ++i) {
+    const lanes xi = lanes::load(x_of + i * G);
+    const lanes w = xi * xi;
+    levels[i] = to_float(rint_even(unfused(inverse * xi)).clamped(-last, last - 1));
+    sum_xl = sum_xl + unfused(w * xi * levels[i]);
+    sum_ll = sum_ll + unfused(w * levels[i] * levels[i]);
   }
   for (int sweep = 0; sweep < 5; ++sweep) {
-    bool changed = false;
+    mask changed = mask::broadcast(0);
     for (int i = 0; i < n; ++i) {
-      const float level = static_cast<float>(levels[i]);
-      float others_xl = sum_xl - unfused(wx[i] * level);
-      if (!(others_xl > 0)) continue;
-      float others_ll = sum_ll - unfused(w[i] * level * level);
-      const int moved = clamp(rint_even(x[i] * others_ll / others_xl), -last, last - 1);
-      if (moved == levels[i]) continue;
-      const float moved_level = static_cast<float>(moved);
-      others_xl += unfused(wx[i] * moved_level);
-      others_ll += unfused(w[i] * moved_level * moved_level);
-      if (others_ll > 0 && others_xl * others_xl * sum_ll > sum_xl * sum_xl * others_ll) {
-        levels[i] = moved;
-        sum_xl = others_xl;
-        sum_ll = others_ll;
-        changed = true;
-      }
+      const lanes xi = lanes::load(x_of + i * G);
+      const lanes w = xi * xi;
+      const lanes wx = w * xi;
+      lanes others_xl = sum_xl - unfused(wx * levels[i]);
+      lanes others_ll = sum_ll - unfused(w * levels[i] * levels[i]);
+      const mask sweeps = others_xl > zero;
+      const lanes moved =
+          to_float(rint_even(unfused(xi * others_ll / others_xl)).clamped(-last, last - 1));
+      const mask differs = !(moved == levels[i]);
+      others_xl = others_xl + unfused(wx * moved);
+      others_ll = others_ll + unfused(w * moved * moved);
+      const mask better = sweeps & differs & (others_ll > zero) &
+                          (others_xl * others_xl * sum_ll > sum_xl * sum_xl * others_ll);
+      levels[i] = select(better, moved, levels[i]);
+      sum_xl = select(better, others_xl, sum_xl);
+      sum_ll = select(better, others_ll, sum_ll);
+      changed = changed + better;
     }
-    if (!changed) break;
+    if (!any(changed)) break;
   }
-  for (int i = 0; i < n; ++i) codes[i] = static_cast<std::uint8_t>(levels[i] + last);
-  return sum_ll > 0 ? sum_xl / sum_ll : 0.0F;
+  select(is_zero, zero, select(sum_ll > zero, sum_xl / sum_ll, zero)).store(scales);
+  std::int32_t zero_groups[G];
+  is_zero.store(zero_groups);
+  for (int i = 0; i < n; ++i) {
+    float levels_of[G];
+    levels[i].store(levels_of);
+    for (int g = 0; g < G; ++g) {
+      const int code = static_cast<int>(levels_of[g]) + last;
+      codes[g * n + i] = static_cast<std::uint8_t>(zero_groups[g] != 0 ? 0 : code);
+    }
+  }
 }
 
 /// Which inverse scales search_affine tries, (last + first + step * k) / range for k in [0, steps],

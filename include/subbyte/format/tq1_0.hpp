@@ -3,6 +3,7 @@
 #pragma once
 
 #include "subbyte/format/concepts.hpp"
+#include "subbyte/format/scale_sweep.hpp"
 #include "subbyte/format/ternary.hpp"
 #include "subbyte/fwd.hpp"
 #include "subbyte/num/half.hpp"
@@ -111,6 +112,15 @@ struct tq1_0 {
     codes c{};
     ternary::quantize<Arch>(w, block_size, c.code);
     return join(fit<Arch>(w, nullptr), c);
+  }
+
+  /// Never a larger error than encode_ref's block, under the importance itself.
+  template <class Arch = arch::native>
+  [[nodiscard]] static tq1_0 encode_best(const float* w, const float* importance,
+                                         float row_mean_square, int effort) noexcept {
+    const tq1_0 start = encode_ref<Arch>(w, importance, row_mean_square);
+    return lower_scaled_block<tq1_0, Arch>(start, whole_levels{-1, 1, 1}, {0, 0, 0.7F, false}, w,
+                                           importance, effort);
   }
 
  private:

@@ -4,12 +4,12 @@
 #pragma once
 
 #include <atomic>
-#include <string>
 
 #include "subbyte/exec/progress.hpp"
 #include "subbyte/matrix/concepts.hpp"
 #include "subbyte/matrix/planar_matrix.hpp"
 #include "subbyte/quantize/concepts.hpp"
+#include "subbyte/quantize/importance.hpp"
 #include "subbyte/tensor/tensor.hpp"
 
 namespace subbyte {
@@ -81,25 +81,6 @@ template <class Target>
     return target.view().order();
   } else {
     return nullptr;
-  }
-}
-
-/// Throws unless importance is empty or holds one finite number >= 0 per column.
-template <class Arch>
-void check_column_importance(vector_view<const float> importance, index_t cols) {
-  if (importance.size() == 0) return;
-  if (importance.size() != cols) {
-    throw_error(errc::bad_shape, "importance",
-                std::to_string(importance.size()) + " values for " + std::to_string(cols) +
-                    " columns; one per column is required");
-  }
-  for (index_t i = 0; i < cols; ++i) {
-    const float v = importance[i];
-    if (!(v >= 0 && v - v == 0)) {
-      throw_error(errc::non_finite, "importance",
-                  "column " + std::to_string(i) + " holds " + std::to_string(v) +
-                      "; finite values >= 0 are required");
-    }
   }
 }
 

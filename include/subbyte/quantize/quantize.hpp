@@ -9,6 +9,7 @@
 
 #include "subbyte/metrics/cost.hpp"
 #include "subbyte/metrics/weight_error.hpp"
+#include "subbyte/quantize/best.hpp"
 #include "subbyte/quantize/concepts.hpp"
 #include "subbyte/quantize/reference.hpp"
 
@@ -78,7 +79,7 @@ void check_finite(weights_view w, executor_ref ex) {
 /// Cost      one pass to look for NaN and Inf, then the policy's.
 /// Throws    bad_shape when the shapes differ; non_finite; what the policy throws. The target's
 ///           content is then unspecified, unless the policy says more.
-template <class Q = reference, class Target, class Arch = arch::native>
+template <class Q = best, class Target, class Arch = arch::native>
 requires quantizer_for<Q, Target> policy_report quantize_into(weights_view w, Target& target,
                                                               const Q& policy = {},
                                                               executor_ref ex = serial) {
@@ -111,7 +112,7 @@ template <class F, class Arch, class Q>
 /// Cost      the policy's, plus one pass of decoding for the report.
 /// Throws    non_finite, naming the first NaN or Inf, unless the policy says zero; out_of_memory;
 ///           what the policy throws.
-template <class F, class Q = reference, class Arch = arch::native>
+template <class F, class Q = best, class Arch = arch::native>
 requires block_format<F> && quantizer_for<Q, block_matrix<F, Arch>>
 [[nodiscard]] quantized<F, Arch> quantize(weights_view w, const Q& policy = {},
                                           executor_ref ex = serial) {

@@ -280,6 +280,8 @@ TEST_CASE("tokenizer: pre-tokenizers by structure and pattern, all others refuse
   merged.replace(merged.find("Isolated"), 8, "Removed!");
   inverted.replace(inverted.find("\"invert\": false"), 15, "\"invert\": true ");
   cutting.replace(cutting.find("\"use_regex\": false"), 18, "\"use_regex\": true ");
+  std::string other = split_by(qwen2_pattern);  // of the same length
+  other.replace(other.find("p{N}]?"), 6, "p{M}]?");
   for (const unknown& u :
        {unknown{"null", false, "not known: none"},
         {R"({"type": "Whitespace"})", false, "not known: Whitespace"},
@@ -293,6 +295,7 @@ TEST_CASE("tokenizer: pre-tokenizers by structure and pattern, all others refuse
         {digits, true, "ignore_merges"},
         {split_by(qwen2_pattern), true, "ignore_merges"},
         {split_by("\\\\p{N}+"), false, "Split by \\\\p{N}+"},
+        {other, false, "Split by (?i:'s"},
         {merged, false, "behavior"},
         {inverted, false, "behavior"},
         {cutting, false, "Split, ByteLevel"}}) {

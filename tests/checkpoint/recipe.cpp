@@ -259,6 +259,7 @@ TEST_CASE("recipe: a type and a pattern make an override; anything else is refus
   const auto refused = [](const char* text) {
     return error_of([&] { static_cast<void>(checkpoint::parse_type_override<>(text)); }).code();
   };
+  CHECK(checkpoint::parse_type_override<>("attn_v=iq4_ks").type == 144);  // of ik_llama.cpp
   CHECK(refused("attn_v") == errc::bad_argument);
   CHECK(refused("=q8_0") == errc::bad_argument);
   CHECK(refused("attn_v=") == errc::unsupported_format);

@@ -146,9 +146,9 @@ inline constexpr recipe all_recipes[] = {
   const std::string wanted(name);
   std::string known;
   std::optional<std::uint32_t> found;
-  for_each_type(all_formats{}, [&](auto tag) {
+  for_each_type(file_formats{}, [&](auto tag) {
     using F = typename decltype(tag)::type;
-    if constexpr (gguf_format<F>) {
+    if constexpr (requires { F::gguf_type; }) {
       if (same_format_name(F::name, wanted.c_str())) found = F::gguf_type;
       known += std::string(known.empty() ? "" : " ") + F::name;
     }

@@ -121,8 +121,8 @@ TEST_CASE("quantize: a cut block is the block of the zero-padded row") {
   const auto w = test_support::normal_vector(2 * 40, 1.0, 24);
   std::vector<float> padded(2 * 64, 0.0F);
   for (std::size_t i = 0; i < 80; ++i) padded[i / 40 * 64 + i % 40] = w[i];
-  const auto cut = quantize<q4_1>(matrix_view<const float>(w.data(), 2, 40));
-  const auto whole = quantize<q4_1>(matrix_view<const float>(padded.data(), 2, 64));
+  const auto cut = quantize<q4_1>(matrix_view<const float>(w.data(), 2, 40), reference{});
+  const auto whole = quantize<q4_1>(matrix_view<const float>(padded.data(), 2, 64), reference{});
   REQUIRE(cut.view().cols() == 40);
   REQUIRE(same_bytes(cut, whole));
   REQUIRE(cut.report.bits_per_weight == 8.0 * 2 * 2 * sizeof(q4_1) / 80);

@@ -147,7 +147,7 @@ bool read_imatrix(const source_tensor& t, quantizing& how, layer& prepared) {
 // Float formats, and inputs that saw no token, are left to the format's own tool; so are stacks of
 // experts, but for an importance matrix.
 layer prepare(const plan_entry& e, quantizing& how) {
-  static const example::method own{"reference", needs::nothing, ""};
+  static const example::method own{"best", needs::nothing, ""};
   layer prepared{e.format, how.method.codes, {}};
   const source_tensor& t = *e.tensor;
   const bool floats = e.format->block_size == 1;
@@ -449,7 +449,7 @@ int main(int argc, char** argv) {
   app.add_option("-m,--method", method_name,
                  "awq, awq+METHOD (which fold scales into norms and preceding matrices first), or "
                  "METHOD of" +
-                     known + "\ndefault: reference, with --imatrix: imatrix");
+                     known + "\ndefault: best, with --imatrix: weighted-best");
   auto* const calibration = app.add_option("--calibration", calibration_files,
                                            "files of perplexity --calibrate; several are added up");
   app.add_option(
@@ -478,7 +478,7 @@ int main(int argc, char** argv) {
                         : checkpoint::uniform_recipe(*find_block_format(format_name).gguf_type);
     choose_options(choice, by_recipe, output_format_name, embedding_format_name, tensor_types,
                    {attention_name, feed_forward_name});
-    if (method_name.empty()) method_name = imatrix_files.empty() ? "reference" : "imatrix";
+    if (method_name.empty()) method_name = imatrix_files.empty() ? "best" : "weighted-best";
     quantizing how{example::parse_method(method_name),
                    example::calibration_source(calibration_files),
                    {},

@@ -241,7 +241,8 @@ def main():
     original = args.data / "model-f16.gguf"
     tokens = args.data / "alice.tokens.u16"
     listed = example("quantize", original, "x", "--format", "nonsense", check=False).stderr
-    formats = listed.split("can hold ")[1].split()
+    formats = [kind for kind in listed.split("can hold ")[1].split()
+               if kind.upper() in gguf.GGMLQuantizationType.__members__]  # not ik_llama.cpp's
     print(f"examples: {len(formats)} formats", flush=True)
     for kind in formats:
         example("quantize", original, args.work / f"{kind}.gguf", "--format", kind)

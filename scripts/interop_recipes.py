@@ -392,7 +392,8 @@ def compare_bundled(args, run):
         path, reference = (args.work / f"{name}-{recipe}-{weighted}.gguf"
                            for name in ("ours", "theirs"))
         run("quantize", original, path, "--recipe", recipe,
-            *(["--imatrix", importance] if weighted else []))
+            *(["--imatrix", importance, "--method", "imatrix"] if weighted
+              else ["--method", "reference"]))
         p = llama_cpp.llama_model_quantize_default_params()
         p.ftype, p.nthread = RECIPES[recipe], 1
         if weighted:

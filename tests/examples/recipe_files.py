@@ -85,7 +85,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         target, other = os.path.join(folder, "a.gguf"), os.path.join(folder, "b.gguf")
         for recipe, number in RECIPES.items():
-            run_program(quantize, source, target, "--recipe", recipe.lower())
+            run_program(quantize, source, target, "--recipe", recipe.lower(), "-m", "reference")
             metadata, tensors = read_gguf(target)
             check(metadata["general.file_type"] == number, f"{recipe}: general.file_type")
             listed = {row[2]: row[4] for row in rows if row[:2] == ["recipe", recipe]}

@@ -7,6 +7,7 @@
 
 #include "subbyte/format/best_encoder.hpp"
 #include "subbyte/quantize/block_rows.hpp"
+#include "subbyte/quantize/reference.hpp"
 
 namespace subbyte {
 inline namespace SUBBYTE_ABI {
@@ -21,7 +22,7 @@ inline namespace SUBBYTE_ABI {
 /// on_non_finite  NaN and Inf among the weights: an error, or zero
 ///
 /// A row whose length is no multiple of the block is padded with zeros of importance zero.
-/// Formats without a search (floats, q8_1, q8_k) get what `reference` gives.
+/// Formats without a search (floats, q8_1, q8_k, ik_llama.cpp's) get what `reference` gives.
 struct best {
   vector_view<const float> importance{};
   int effort = 1;
@@ -35,14 +36,28 @@ struct best {
   ///           [k]; non_finite when it holds a negative, NaN or Inf.
   template <block_format F, class Arch>
   policy_report apply(weights_view w, block_matrix<F, Arch>& target, executor_ref ex) const {
-    if (effort < 1 || effort > 3) {
-      throw_error(errc::bad_argument, "effort",
-                  "is " + std::to_string(effort) + "; 1, 2 or 3 is required");
-    }
+    check_effort<Arch>();
     detail::check_column_importance<Arch>(importance, w.extent(1));
     const best_encoder<F, Arch> encoder(effort);
     detail::block_rows{importance, on_non_finite}.encode(encoder, w, target, ex);
     return {};
+  }
+
+  /// What `reference` gives.
+  template <row_scaled_format F, class Arch>
+  requires quantizer_for<reference, row_scaled_matrix<F, Arch>> policy_report
+  apply(weights_view w, row_scaled_matrix<F, Arch>& target, executor_ref ex)
+  const {
+    check_effort<Arch>();
+    return reference{importance, on_non_finite}.apply(w, target, ex);
+  }
+
+ private:
+  template <class Arch>
+  void check_effort() const {
+    if (effort >= 1 && effort <= 3) return;
+    throw_error(errc::bad_argument, "effort",
+                "is " + std::to_string(effort) + "; 1, 2 or 3 is required");
   }
 };
 

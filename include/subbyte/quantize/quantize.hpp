@@ -127,7 +127,7 @@ requires block_format<F> && quantizer_for<Q, block_matrix<F, Arch>>
 /// Cost      the policy's, plus one pass of decoding for the report.
 /// Throws    bad_shape for other k; non_finite unless the policy says zero; out_of_memory; what the
 ///           policy throws.
-template <class F, class Q = reference, class Arch = arch::native>
+template <class F, class Q = best, class Arch = arch::native>
 requires row_scaled_format<F> && quantizer_for<Q, row_scaled_matrix<F, Arch>>
 [[nodiscard]] quantized<F, Arch> quantize(weights_view w, const Q& policy = {},
                                           executor_ref ex = serial) {

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Quantizes the bundled language model into nine formats, and by every method at the same bits, and
+# Quantizes the bundled language model into eleven formats, and by every method at the same bits, and
 # measures each against the original: tables, build/demo/*.json, and plots beside them. Installs what
 # is missing (Debian, Ubuntu).
 #
@@ -24,7 +24,7 @@ while [ $# -ne 0 ]; do
     exit 2
   fi
 done
-formats='q8_0 q6_k q5_k q4_k q4_0 iq4_xs mxfp4 q3_k q2_k'
+formats='q8_0 q6_k q5_k q4_k q4_0 iq4_xs mxfp4 q3_k iq3_xxs q2_k iq2_xs'
 data=examples/data
 build=build/demo-build
 out=build/demo
@@ -64,13 +64,13 @@ step 'measure: every model on the same text, a few minutes'
 step 'plot'
 scripts/plot_demo.py "$out/results.json" "$out"
 
-step 'calibrate, and quantize to the same bytes by GPTQ'
+step 'calibrate, and quantize to the same bytes: as llama.cpp does, with importance, by GPTQ'
 if [ -n "$full" ]; then calibration_windows=0; else calibration_windows=128; fi
 "$bin/perplexity" "$data/model-f16.gguf" --tokens "$data/calibration.tokens.u16" \
   --windows "$calibration_windows" --calibrate "$out/calibration.safetensors"
 models=()
 for format in q4_k q3_k q2_k; do
-  for method in imatrix gptq; do
+  for method in reference weighted-best gptq; do
     "$bin/quantize" "$data/model-f16.gguf" "$out/$format-$method.gguf" --format "$format" \
       --method "$method" --calibration "$out/calibration.safetensors" >"$out/$format-$method.txt"
     models+=("$out/$format-$method.gguf")

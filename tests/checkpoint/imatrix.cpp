@@ -139,6 +139,22 @@ TEST_CASE("imatrix: a matrix that saw no row weights its columns alike") {
   CHECK(refused("blk.0.ffn_up_exps.weight", 6, 1));
 }
 
+TEST_CASE("imatrix: a mean beyond the range of float is refused, whatever its parts are") {
+  imatrix data;
+  add(data, "blk.0.ffn_up.weight", {1, 0x1p127}, {0.25});
+  const auto refused = error_of([&] { means(data, "blk.0.ffn_up.weight", 2); });
+  CHECK(refused.code() == errc::non_finite);
+  CHECK(std::string(refused.what()).find("channel 1") != std::string::npos);
+}
+
+TEST_CASE("imatrix: pieces of text that hostile files claim add up without overflow") {
+  imatrix whole, part;
+  whole.chunk_size = 1;
+  part.chunks = part.chunk_size = 0xFFFFFFFF;
+  for (int i = 0; i < 3; ++i) checkpoint::merge_imatrix<>(whole, part);
+  CHECK(whole.chunks == index_t{1} << 62);
+}
+
 TEST_CASE("imatrix: sums of parts are the sums of the whole") {
   imatrix whole = three_entries();
   imatrix part;

@@ -344,7 +344,11 @@ void merge_imatrix(imatrix& to, const imatrix& from) {
     add_to_imatrix<Arch>(to, name, entry.sum_square, entry.counts);
   }
   to.datasets.insert(to.datasets.end(), from.datasets.begin(), from.datasets.end());
-  to.chunks += from.chunks * from.chunk_size / to.chunk_size;
+  // In double: what hostile files claim can be beyond 2^63.
+  const double chunks = static_cast<double>(to.chunks) + static_cast<double>(from.chunks) *
+                                                             static_cast<double>(from.chunk_size) /
+                                                             static_cast<double>(to.chunk_size);
+  to.chunks = static_cast<index_t>(std::min(chunks, 0x1p62));
 }
 
 /// What the error of each weight of a tensor is to be weighted with: mean x^2 [matrices, cols].

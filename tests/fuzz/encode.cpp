@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-/// Any floats for the normative encoder of any format: the first byte is the format, the second
-/// whether there is importance and how floats are made, then 256 weights, then their importance.
+/// Any floats for the encoders of any format, the normative one and the search for the least error:
+/// the first byte is the format, the second whether there is importance and how floats are made,
+/// then 256 weights, then their importance.
 #include <vector>
 
 #include "fuzz/bytes.hpp"
 #include "subbyte/core/arch.hpp"
+#include "subbyte/format/best_encoder.hpp"
 #include "subbyte/format/search.hpp"
 #include "support/tested_formats.hpp"
 
@@ -12,13 +14,35 @@ namespace {
 
 constexpr int weight_count = 256;
 
-template <class F, class Arch>
-std::vector<F> encoded(const float* weights, const float* importance) {
-  static const subbyte::block_encoder<F, Arch> encoder;
+template <class F, class Arch, class Encoder>
+std::vector<F> blocks_of(const Encoder& encoder, const float* weights, const float* importance) {
   std::vector<F> blocks(weight_count / F::block_size);
   encoder(weights, importance, subbyte::mean_square<Arch>(weights, weight_count),
           static_cast<subbyte::index_t>(blocks.size()), blocks.data());
   return blocks;
+}
+
+template <class F, class Arch>
+std::vector<F> encoded(const float* weights, const float* importance) {
+  static const subbyte::block_encoder<F, Arch> encoder;
+  return blocks_of<F, Arch>(encoder, weights, importance);
+}
+template <class F, class Arch>
+std::vector<F> searched(const float* weights, const float* importance) {
+  static const subbyte::best_encoder<F, Arch> encoder(1);
+  return blocks_of<F, Arch>(encoder, weights, importance);
+}
+
+template <class F>
+double error_of(const F& block, const float* weights, const float* importance) {
+  float values[static_cast<std::size_t>(F::block_size)];
+  subbyte::decode(block, values);
+  double sum = 0;
+  for (int i = 0; i < F::block_size; ++i) {
+    const double d = static_cast<double>(values[i]) - static_cast<double>(weights[i]);
+    sum += d * d * (importance != nullptr ? static_cast<double>(importance[i]) : 1.0);
+  }
+  return sum;
 }
 
 /// Whether all of the numbers lie in a range that every format's scales cover.
@@ -45,17 +69,14 @@ bool same_block(const F& a, const F& b) {
 }
 
 template <class F>
-void check(const float* weights, const float* importance) {
-  const bool usual =
-      within(weights, -1000, 1000) && (importance == nullptr || within(importance, 1e-3F, 1e3F));
-  const std::vector<F> blocks = encoded<F, subbyte::arch::scalar>(weights, importance);
-  if constexpr (!std::is_same_v<subbyte::arch::native, subbyte::arch::scalar>) {
-    const std::vector<F> native = encoded<F, subbyte::arch::native>(weights, importance);
-    for (std::size_t b = 0; b < blocks.size(); ++b) {
-      fuzz::expect(same_block(blocks[b], native[b]), F::name,
-                   "the blocks are the same on every arch");
-    }
+void check_equal(const std::vector<F>& a, const std::vector<F>& b) {
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    fuzz::expect(same_block(a[i], b[i]), F::name, "the blocks are the same on every arch");
   }
+}
+
+template <class F>
+void check_blocks(const std::vector<F>& blocks, bool usual) {
   for (const F& block : blocks) {
     float values[static_cast<std::size_t>(F::block_size)];
     subbyte::decode(block, values);
@@ -68,6 +89,29 @@ void check(const float* weights, const float* importance) {
       fuzz::expect(std::memcmp(&again, &block, sizeof(F)) == 0, F::name,
                    "join() after split() keeps the bytes that an encoder makes");
     }
+  }
+}
+
+template <class F>
+void check(const float* weights, const float* importance) {
+  using scalar = subbyte::arch::scalar;
+  using native = subbyte::arch::native;
+  const bool usual =
+      within(weights, -1000, 1000) && (importance == nullptr || within(importance, 1e-3F, 1e3F));
+  const std::vector<F> blocks = encoded<F, scalar>(weights, importance);
+  check_blocks(blocks, usual);
+  const std::vector<F> found = searched<F, scalar>(weights, importance);
+  check_blocks(found, usual);
+  if constexpr (!std::is_same_v<native, scalar>) {
+    check_equal(blocks, encoded<F, native>(weights, importance));
+    check_equal(found, searched<F, native>(weights, importance));
+  }
+  for (std::size_t b = 0; usual && b < blocks.size(); ++b) {
+    const float* const w = weights + b * F::block_size;
+    const float* const v = importance != nullptr ? importance + b * F::block_size : nullptr;
+    // One part in 10^9 for the roundings of this sum.
+    fuzz::expect(error_of(found[b], w, v) <= error_of(blocks[b], w, v) * (1 + 1e-9), F::name,
+                 "the search has no larger error than the normative encoder");
   }
 }
 

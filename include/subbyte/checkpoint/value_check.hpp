@@ -14,6 +14,7 @@
 #include "subbyte/format/concepts.hpp"
 #include "subbyte/io/diagnostics.hpp"
 #include "subbyte/matrix/block_matrix.hpp"
+#include "subbyte/matrix/row_scaled_matrix.hpp"
 
 namespace subbyte {
 inline namespace SUBBYTE_ABI {
@@ -197,38 +198,54 @@ void report_scan(const value_scan& scan, std::string_view name, const value_chec
   }
 }
 
+/// What is Inf or NaN among the scales of a block, or null.
+template <class F>
+[[nodiscard]] SUBBYTE_INLINE const char* bad_field_at(const block_matrix_view<F>& w, index_t row,
+                                                      index_t block) noexcept {
+  return bad_field(w.row(row)[block]);
+}
+template <class F>
+[[nodiscard]] SUBBYTE_INLINE const char* bad_field_at(const row_scaled_matrix_view<F>& w,
+                                                      index_t row, index_t) noexcept {
+  const float scale = w.scale(row).to_float();
+  return scale - scale != 0 ? "the row's scale is Inf or NaN" : nullptr;
+}
+
 }  // namespace detail
 
 /// Adds what is wrong with the blocks of a matrix, in the order of its rows: blocks that decode to
 /// Inf or NaN or hold a scale or minimum that is, and magnitudes above options.largest; as a note,
 /// a matrix of zeros.
 ///
+/// w: a block_matrix_view or a row_scaled_matrix_view.
+///
 /// Numerics  the same findings for any executor.
 /// Cost      decodes every block once; no memory beyond the findings and 64 times 600 bytes.
 /// Throws    what the executor throws.
 /// Source    the first rule is that of ggml_validate_row_data, src/ggml-quants.c at d99724f2, which
 ///           looks at the stored scales alone.
-template <class F, class Arch = arch::native>
-void check_values(const block_matrix_view<F>& w, std::string_view name,
-                  std::vector<basic_finding<Arch>>& out, const value_check_options& options = {},
-                  executor_ref ex = serial) {
+template <class View, class Arch = arch::native>
+requires requires { typename View::format; }
+void check_values(const View& w, std::string_view name, std::vector<basic_finding<Arch>>& out,
+                  const value_check_options& options = {}, executor_ref ex = serial) {
+  using F = typename View::format;
   const detail::value_scan scan = detail::scan_all_rows<Arch>(
       w.rows(), ex, [&](index_t first, index_t count, detail::value_scan& piece) noexcept {
         for (index_t r = first; r < first + count; ++r) {
           for (index_t b = 0; b < w.blocks_per_row(); ++b) {
             float values[static_cast<std::size_t>(F::block_size)];
-            decode(w.row(r)[b], values);
             const index_t left = w.cols() - b * F::block_size;
-            detail::scan_weights<Arch>(values, left < F::block_size ? left : F::block_size, r, b,
-                                       detail::bad_field(w.row(r)[b]) == nullptr, options.largest,
-                                       piece);
+            const index_t n = left < F::block_size ? left : F::block_size;
+            w.template decode_row<Arch>(r, b * F::block_size, n, values);
+            detail::scan_weights<Arch>(values, n, r, b, detail::bad_field_at(w, r, b) == nullptr,
+                                       options.largest, piece);
           }
         }
       });
   detail::report_places<Arch>(
       scan.not_finite, name, options,
       [&](index_t row, index_t block) -> std::string {
-        const char* const field = detail::bad_field(w.row(row)[block]);
+        const char* const field = detail::bad_field_at(w, row, block);
         if (field != nullptr) return field;
         return F::block_size == 1 ? "the weight is Inf or NaN" : "weights are Inf or NaN";
       },

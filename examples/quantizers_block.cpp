@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /// The methods on block formats, and the table of methods.
-#include "quantizers_of.hpp"
-#include "subbyte/format/list.hpp"
-#include "subbyte/io/gguf.hpp"
+#include <algorithm>
+
+#include "quantizers_of_blocks.hpp"
 
 namespace example {
 
@@ -67,16 +67,12 @@ known_input::known_input(const subbyte::input_statistics& statistics,
 
 const std::vector<target_format>& block_target_formats() {
   static const std::vector<target_format> formats = [] {
+    auto numbered = numbered_block_formats<0>();
+    for (auto& format : odd_block_formats()) numbered.push_back(std::move(format));
+    std::sort(numbered.begin(), numbered.end(),
+              [](const auto& a, const auto& b) { return a.first < b.first; });
     std::vector<target_format> list;
-    subbyte::for_each_type(subbyte::file_formats{}, [&](auto tag) {
-      using F = typename decltype(tag)::type;
-      if constexpr (subbyte::gguf_format<F>) {
-        using owner = subbyte::matrix_of<F, subbyte::arch::native>;
-        list.push_back({F::name, F::gguf_type, F::block_size, sizeof(F),
-                        subbyte::gguf::tensor_type_of<F>().row_bytes, &quantize_to_blocks<F>,
-                        &search_scale<F>, &takes_method<owner>});
-      }
-    });
+    for (auto& format : numbered) list.push_back(std::move(format.second));
     return list;
   }();
   return formats;

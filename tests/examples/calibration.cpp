@@ -261,7 +261,8 @@ TEST_CASE(
           const auto bytes = format.quantize(m, task, false);
           CHECK(static_cast<index_t>(bytes.blocks.size()) == made.stored_bytes);
           CHECK(made.stored_bytes ==
-                layer.rows * layer.cols / format.block_size * format.block_bytes);
+                layer.rows *
+                    (format.row_bytes + layer.cols / format.block_size * format.block_bytes));
         }
         if (m.data == example::needs::nothing) continue;
         const example::layer_task blind{layer.view(), nullptr, 64, subbyte::serial};

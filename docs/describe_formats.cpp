@@ -24,13 +24,33 @@ void print_row() {
               partner.c_str(), subbyte::grid_format<F> ? "grid" : "opaque");
 }
 
-/// A row-scaled format has no page: a block alone has no weights to turn bits of.
 template <class F>
 void print_row_scaled() {
-  std::printf("| `%s` | %d | %d | %d + %d per row | %.4f | - | %s |\n", F::name,
+  std::printf("| [`%s`](%s.md) | %d | %d | %d + %d per row | %.4f | - | %s |\n", F::name, F::name,
               static_cast<int>(F::gguf_type), F::block_size, static_cast<int>(sizeof(F)),
               static_cast<int>(sizeof(typename F::row_scale)), subbyte::bits_per_weight<F>,
               subbyte::row_scaled_grid_format<F> ? "grid" : "opaque");
+}
+
+template <class F>
+inline constexpr bool has_codes = subbyte::grid_format<F> || subbyte::row_scaled_grid_format<F>;
+
+// Blocks of rows that begin with a scale count under the scale 1.
+template <class F>
+void decode_block(const F& block, float* out) {
+  if constexpr (subbyte::row_scaled_format<F>) {
+    F::decode(block, F::row_scale::nearest(1.0F), out);
+  } else {
+    subbyte::decode(block, out);
+  }
+}
+template <class F>
+auto split_block(const F& block) {
+  if constexpr (subbyte::row_scaled_format<F>) {
+    return F::split(block, F::row_scale::nearest(1.0F));
+  } else {
+    return F::split(block);
+  }
 }
 
 template <class F>
@@ -47,13 +67,13 @@ template <class F>
 std::vector<F> sample_blocks() {
   std::mt19937_64 random(1);
   std::vector<F> blocks;
-  while (blocks.size() < (subbyte::grid_format<F> ? 24 : 200)) {
+  while (blocks.size() < (has_codes<F> ? 24 : 200)) {
     F block;
     std::uint8_t bytes[sizeof(F)];
     for (std::uint8_t& byte : bytes) byte = static_cast<std::uint8_t>(random() >> 56);
     std::memcpy(static_cast<void*>(&block), bytes, sizeof(F));
     float weights[static_cast<std::size_t>(F::block_size)];
-    subbyte::decode(block, weights);
+    decode_block(block, weights);
     bool finite = true, zero = true;
     for (const float w : weights) {
       finite = finite && std::isfinite(w);
@@ -82,8 +102,8 @@ bool shifts(const typename F::params& before, const typename F::params& after, i
 
 template <class F>
 auto params_of(const F& block) {
-  if constexpr (subbyte::grid_format<F>) {
-    return F::split(block).params;
+  if constexpr (has_codes<F>) {
+    return split_block(block).params;
   } else {
     return 0;
   }
@@ -105,8 +125,8 @@ effect effect_of(const std::vector<F>& blocks, std::size_t bit) {
     const F after = with_bit_turned(before, bit);
     float a[n];
     float b[n];
-    subbyte::decode(before, a);
-    subbyte::decode(after, b);
+    decode_block(before, a);
+    decode_block(after, b);
     [[maybe_unused]] const auto p = params_of(before);
     [[maybe_unused]] const auto q = params_of(after);
     [[maybe_unused]] const bool same = p == q;
@@ -120,7 +140,7 @@ effect effect_of(const std::vector<F>& blocks, std::size_t bit) {
       if (difference == 0) difference = d;
       if (factor == 0) factor = f;
       found.sign = found.sign && f == -1;
-      if constexpr (subbyte::grid_format<F>) {
+      if constexpr (has_codes<F>) {
         found.offset = found.offset && !same && shifts<F>(p, q, static_cast<int>(i));
         found.scale = !found.offset && !same;
       } else {
@@ -136,9 +156,9 @@ effect effect_of(const std::vector<F>& blocks, std::size_t bit) {
 template <class F>
 std::pair<int, int> code_bit(const F& before, std::size_t bit) {
   std::pair<int, int> found{-1, -1};
-  if constexpr (subbyte::grid_format<F>) {
-    const auto a = F::split(before);
-    const auto b = F::split(with_bit_turned(before, bit));
+  if constexpr (has_codes<F>) {
+    const auto a = split_block(before);
+    const auto b = split_block(with_bit_turned(before, bit));
     for (int i = 0; i < F::block_size; ++i) {
       const int changed = a.codes[i] ^ b.codes[i];
       if (changed == 0) continue;
@@ -189,7 +209,7 @@ void print_bits() {
 
 int main(int argc, char** argv) {
   if (argc > 1 && std::string_view(argv[1]) == "--bits") {
-    subbyte::for_each_type(subbyte::all_formats{},
+    subbyte::for_each_type(subbyte::file_formats{},
                            []<class F>(std::type_identity<F>) { print_bits<F>(); });
     return 0;
   }

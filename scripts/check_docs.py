@@ -62,7 +62,8 @@ def runs_of(bits):
     runs = []
     for at, (what, weights, place) in enumerate(bits):
         last = runs[-1] if runs else None
-        if last and last[2] == what == "code" and last[3] == weights and place == last[4] + at - last[0]:
+        if last and last[2] == what == "code" and last[3] == weights and (
+                place == last[4] + at - last[0]):
             last[1] = at
         elif last and last[2] == what == "value" and set(last[3]) & set(weights):
             last[1], last[3] = at, tuple(sorted(set(last[3]) | set(weights)))
@@ -134,7 +135,7 @@ def table_of(field, layout):
     at = start
     while at < end:
         best = max(((*repeats(layout, at, end, p), p) for p in (1, 2, 4, 8, 16) if at + p <= end),
-                   key=lambda r: ((r[0] * r[2] if r[0] > 1 else 1), -r[2]))
+                   key=lambda r: (r[0], -r[2]))  # the most bytes in a row of the table
         times, shift, period = best if best[0] > 1 else (1, 0, 1)
         for i in range(period):
             first = at + i

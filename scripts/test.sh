@@ -86,7 +86,8 @@ part_clang() {
 }
 part_tsan() { subset tsan exec threads; }
 part_fuzz() { scripts/fuzz.sh; }
-part_no_exceptions() { suite no-exceptions; }
+part_no_exceptions() { subset no-exceptions core exec tensor num simd matrix metrics kernel; }
+part_nightly_no_exceptions() { suite no-exceptions; }
 part_avx2() { runs_here avx2 fma f16c || return 0; subset avx2 format simd kernel; }
 part_nightly_avx2() { runs_here avx2 fma f16c || return 0; subset avx2 num; }
 part_nightly_clang_avx2() { runs_here avx2 fma f16c || return 0; subset clang-avx2 format simd kernel; }
@@ -127,7 +128,7 @@ parts=(format floors dev_build dev_tests asan_ubsan clang avx2 native aarch64 no
   fuzz golden_matrix consumers compile_time tidy)
 nightly_parts=(nightly_suite nightly_asan_ubsan nightly_fuzz nightly_clang nightly_clang_avx2
   nightly_clang19_avx512 nightly_avx2 nightly_avx512 nightly_native nightly_aarch64
-  nightly_golden_matrix nightly_symbols nightly_consumers nightly_conan)
+  nightly_golden_matrix nightly_no_exceptions nightly_symbols nightly_consumers nightly_conan)
 selected=()
 all=("${parts[@]}" "${nightly_parts[@]}")
 while [ $# -gt 0 ]; do

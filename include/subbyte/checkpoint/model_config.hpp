@@ -177,8 +177,8 @@ struct basic_model_config {
   }
 
  private:
-  void add(std::vector<basic_model_tensor<Arch>>& list, std::string name,
-           std::vector<index_t> shape) const {
+  void add(std::vector<basic_model_tensor<Arch>>& list, std::string&& name,
+           std::vector<index_t>&& shape) const {
     basic_model_tensor<Arch> t;
     t.hugging_face = hugging_face_name(name).value();
     t.rotated = architecture == checkpoint::architecture::llama && rows_are_rotated(name);

@@ -2,7 +2,7 @@
 /// llama.cpp's recipes: which GGUF type every tensor of a model gets under Q4_K_M and its like.
 #pragma once
 
-#include <algorithm>  // std::stable_sort
+#include <algorithm>  // std::sort
 #include <map>
 #include <optional>
 #include <span>
@@ -714,8 +714,10 @@ template <class Arch = arch::native>
     order[i] = i;
     layers[i] = detail::layer_of(tensors[i].name);
   }
-  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-    return layers[a] != layers[b] ? layers[a] < layers[b] : tensors[a].name < tensors[b].name;
+  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+    if (layers[a] != layers[b]) return layers[a] < layers[b];
+    const int names = tensors[a].name.compare(tensors[b].name);
+    return names != 0 ? names < 0 : a < b;
   });
   detail::recipe_pass<Arch> pass(chosen, facts, tensors, options);
   std::vector<recipe_choice> choices(tensors.size());

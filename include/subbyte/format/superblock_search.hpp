@@ -156,19 +156,19 @@ class affine_superblock_search {
 template <class F, class Arch, int n>
 [[nodiscard]] F lower_affine_superblock(const F& reference, int last, int limit, const float* x,
                                         const float* importance, const descents& plan) noexcept {
-  constexpr int G = F::block_size / n;
+  constexpr int groups = F::block_size / n;
   float weight[F::block_size];
   error_weights<Arch>(F::block_size, importance, weight);
   const typename F::params start = F::split(reference).params;
-  const affine_superblock_search<Arch, n, G> search(last, limit, x, weight);
-  affine_superblock<G> best{};
+  const affine_superblock_search<Arch, n, groups> search(last, limit, x, weight);
+  affine_superblock<groups> best{};
   best.error = __builtin_inff();
   for (int k = 0; k < plan.starts; ++k) {
     const float factor = plan.factor(k);
-    affine_superblock<G> trial{};
+    affine_superblock<groups> trial{};
     trial.scale = half::nearest(unfused(start.scale.to_float() * factor));
     trial.minimum = half::nearest(unfused(start.minimum.to_float() * factor));
-    for (int g = 0; g < G; ++g) {
+    for (int g = 0; g < groups; ++g) {
       const auto kept = [&](int i) noexcept {
         const int divided = rint_even(static_cast<float>(i) / factor);
         return static_cast<std::uint8_t>(clamp(divided, 0, limit));
@@ -177,7 +177,7 @@ template <class F, class Arch, int n>
       trial.minimums[g] = kept(start.minimums[g]);
     }
     search.choose_integers(trial);
-    affine_superblock<G> lowest = trial;
+    affine_superblock<groups> lowest = trial;
     for (int round = 0; round < plan.rounds; ++round) {
       search.refit(trial);
       search.choose_integers(trial);
@@ -188,7 +188,7 @@ template <class F, class Arch, int n>
   }
   if (!clearly_lower(best.error, block_error<F, Arch>(reference, x, weight))) return reference;
   typename F::params p{best.scale, best.minimum, {}, {}};
-  for (int g = 0; g < G; ++g) {
+  for (int g = 0; g < groups; ++g) {
     p.scales[g] = best.scales[g];
     p.minimums[g] = best.minimums[g];
   }
@@ -350,21 +350,22 @@ template <class F, class Arch, int n>
 [[nodiscard]] F lower_symmetric_superblock(const unpacked<F>& reference, const whole_levels& levels,
                                            const scale_window& window, const float* x,
                                            const float* importance, const descents& plan) noexcept {
-  constexpr int G = F::block_size / n;
+  constexpr int groups = F::block_size / n;
   float weight[F::block_size];
   error_weights<Arch>(F::block_size, importance, weight);
-  symmetric_superblock<G> start{reference.params.scale, {}, 0};
+  symmetric_superblock<groups> start{reference.params.scale, {}, 0};
   float chosen[F::block_size];
-  for (int g = 0; g < G; ++g) start.scales[g] = reference.params.scales[g];
+  for (int g = 0; g < groups; ++g) start.scales[g] = reference.params.scales[g];
   for (int i = 0; i < F::block_size; ++i) {
     chosen[i] = static_cast<float>(reference.codes[i] - levels.middle);
   }
-  const symmetric_superblock_search<Arch, n, G, whole_levels> search(levels, window, x, weight);
-  symmetric_superblock<G> best = start;
+  const symmetric_superblock_search<Arch, n, groups, whole_levels> search(levels, window, x,
+                                                                          weight);
+  symmetric_superblock<groups> best = start;
   if (!search.descend(best, chosen, plan)) return F::join(reference.params, reference.codes);
   typename F::params p{best.scale, {}};
   typename F::codes codes{};
-  for (int g = 0; g < G; ++g) {
+  for (int g = 0; g < groups; ++g) {
     p.scales[g] = static_cast<std::int8_t>(best.scales[g]);
     for (int i = g * n; i < g * n + n; i += 16) {
       search.store_codes(best, g, i, codes.code + i);

@@ -151,7 +151,7 @@ class affine_superblock_search {
   const float* weight_;
 };
 
-/// Lowers the error of a block of F, which has scale, minimum, scales and minimums as params,
+/// Lowers the error of a block of F, with params scale, minimum, scales and minimums,
 /// codes in [0, last] and integers in [0, limit].
 template <class F, class Arch, int n>
 [[nodiscard]] F lower_affine_superblock(const F& reference, int last, int limit, const float* x,
@@ -345,7 +345,7 @@ class symmetric_superblock_search {
   const float* weight_;
 };
 
-/// Lowers the error of a block of F, which has scale and scales as params.
+/// Lowers the error of a block of F, with params scale and scales.
 template <class F, class Arch, int n>
 [[nodiscard]] F lower_symmetric_superblock(const unpacked<F>& reference, const whole_levels& levels,
                                            const scale_window& window, const float* x,

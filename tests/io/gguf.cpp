@@ -857,7 +857,8 @@ TEST_CASE("gguf: ik_llama.cpp's types without a format here are refused by name"
     REQUIRE(!contains(e.what(), "interleaved"));
   }
   // A type of ggml's says nothing of that.
-  const gguf::file file = gguf::parse(one_tensor({4}, 26, 0, 16), "");
+  const bytes content = one_tensor({4}, 26, 0, 16);
+  const gguf::file file = gguf::parse(content, "");
   const subbyte::error e = error_of([&] { file.tensor("w").visit([](auto) {}); });
   REQUIRE(!contains(e.what(), "ik_llama.cpp"));
 }

@@ -84,8 +84,7 @@ struct iq1_m {
     /// octet_search.
     ///
     /// Numerics  the same bits on every compiler, arch and flag. What is not finite, or too small
-    /// for
-    ///           an fp16 scale, is left to operator().
+    ///           for an fp16 scale, is left to operator().
     [[nodiscard]] iq1_m best(const float* w, const float* importance, float,
                              int effort) const noexcept {
       float weight[256];

@@ -67,8 +67,7 @@ struct iq1_s {
     /// octet_search.
     ///
     /// Numerics  the same bits on every compiler, arch and flag. What is not finite, or too small
-    /// for
-    ///           an fp16 scale, is left to operator().
+    ///           for an fp16 scale, is left to operator().
     [[nodiscard]] iq1_s best(const float* w, const float* importance, float,
                              int effort) const noexcept {
       const auto found = searched(w, importance);

@@ -4,7 +4,6 @@
 
 #include "subbyte/format/concepts.hpp"
 #include "subbyte/format/magnitude_best.hpp"
-#include "subbyte/format/magnitude_search.hpp"
 #include "subbyte/format/vector_codebook.hpp"
 #include "subbyte/fwd.hpp"
 #include "subbyte/num/half.hpp"
@@ -45,6 +44,7 @@ struct iq2_s {
 
  private:
   struct rule {
+    using format = iq2_s;
     using codebook = iq2_s_codebook;
     static constexpr int shells = 1;
     static constexpr int group_size = 16;
@@ -57,42 +57,8 @@ struct iq2_s {
     static constexpr float trial_step = 0.1F;
     static constexpr bool starts_from_levels = false;
     static constexpr second_choice again = second_choice::off_points;
-  };
 
- public:
-  /// Byte-identical to ggml's file quantizer. Error weights are x^2 + half the mean square of the
-  /// block, or with importance importance * sqrt(2 mean square + x^2).
-  ///
-  /// Numerics  a block of weights below 1e-8 is all zero bytes; in another block such a group has
-  ///           indices, signs and scale 0. The stored scale is 0.9875 times the fitted one.
-  ///           Non-finite sums as in magnitude_search.
-  template <class Arch = arch::native>
-  class encoder {
-   public:
-    [[nodiscard]] iq2_s operator()(const float* w, const float* importance, float) const noexcept {
-      return packed(search_(w, importance));
-    }
-
-    /// The block of least sum(importance * (w - decoded)^2), importance null: ones, among
-    /// operator()'s and what searches find: one with effort 1, two or three with 2 or 3; see
-    /// octet_search.
-    ///
-    /// Numerics  the same bits on every compiler, arch and flag. What is not finite, or too small
-    /// for
-    ///           an fp16 scale, is left to operator().
-    [[nodiscard]] iq2_s best(const float* w, const float* importance, float,
-                             int effort) const noexcept {
-      const auto found = search_(w, importance);
-      const auto search = [&](int k) noexcept {
-        return octet_search<coder, Arch>(coder_)(w, importance, found, octet_plans[k]);
-      };
-      const auto pack = [](const octet_block& b) noexcept { return packed(b); };
-      return least_error_block<Arch>(packed(found), w, importance, effort, search, pack);
-    }
-
-   private:
-    using coder = magnitude_coder<rule, Arch>;
-
+    template <class Arch>
     [[nodiscard]] static iq2_s packed(const magnitude_block<rule>& found) noexcept {
       iq2_s b{half::nearest(found.scale * 0.9875F), {}, {}, {}, {}};
       for (int p = 0; p < 32; ++p) {
@@ -110,6 +76,7 @@ struct iq2_s {
       return b;
     }
 
+    template <class Arch>
     [[nodiscard]] static iq2_s packed(const octet_block& found) noexcept {
       iq2_s b{found.scale, {}, {}, {}, {}};
       for (int p = 0; p < 32; ++p) {
@@ -123,10 +90,17 @@ struct iq2_s {
       }
       return b;
     }
-
-    magnitude_search<rule, Arch> search_;
-    coder coder_;
   };
+
+ public:
+  /// Byte-identical to ggml's file quantizer. Error weights are x^2 + half the mean square of the
+  /// block, or with importance importance * sqrt(2 mean square + x^2).
+  ///
+  /// Numerics  a block of weights below 1e-8 is all zero bytes; in another block such a group has
+  ///           indices, signs and scale 0. The stored scale is 0.9875 times the fitted one.
+  ///           Non-finite sums as in magnitude_search.
+  template <class Arch = arch::native>
+  using encoder = magnitude_encoder<rule, Arch>;
 };
 static_assert(sizeof(iq2_s) == 82 && opaque_format<iq2_s>);
 

@@ -4,7 +4,6 @@
 
 #include "subbyte/format/concepts.hpp"
 #include "subbyte/format/magnitude_best.hpp"
-#include "subbyte/format/magnitude_search.hpp"
 #include "subbyte/format/vector_codebook.hpp"
 #include "subbyte/fwd.hpp"
 #include "subbyte/num/half.hpp"
@@ -45,6 +44,7 @@ struct iq2_xxs {
 
  private:
   struct rule {
+    using format = iq2_xxs;
     using codebook = iq2_xxs_codebook;
     static constexpr int shells = 2;
     static constexpr int group_size = 32;
@@ -57,43 +57,8 @@ struct iq2_xxs {
     static constexpr float trial_step = 0.1F;
     static constexpr bool starts_from_levels = true;
     static constexpr second_choice again = second_choice::always;
-  };
 
- public:
-  /// Byte-identical to ggml's file quantizer, with importance: error weights importance *
-  /// sqrt(mean square of the block + x^2). ggml refuses to work without; here the weights are then
-  /// those of IQ2_S, x^2 + half the mean square.
-  ///
-  /// Numerics  a block of weights below 1e-15 is all zero bytes; in another block such a group has
-  ///           indices, signs and scale 0. Non-finite sums as in magnitude_search.
-  template <class Arch = arch::native>
-  class encoder {
-   public:
-    [[nodiscard]] iq2_xxs operator()(const float* w, const float* importance,
-                                     float) const noexcept {
-      return packed(search_(w, importance));
-    }
-
-    /// The block of least sum(importance * (w - decoded)^2), importance null: ones, among
-    /// operator()'s and what searches find: one with effort 1, two or three with 2 or 3; see
-    /// octet_search.
-    ///
-    /// Numerics  the same bits on every compiler, arch and flag. What is not finite, or too small
-    /// for
-    ///           an fp16 scale, is left to operator().
-    [[nodiscard]] iq2_xxs best(const float* w, const float* importance, float,
-                               int effort) const noexcept {
-      const auto found = search_(w, importance);
-      const auto search = [&](int k) noexcept {
-        return octet_search<coder, Arch>(coder_)(w, importance, found, octet_plans[k]);
-      };
-      const auto pack = [](const octet_block& b) noexcept { return packed(b); };
-      return least_error_block<Arch>(packed(found), w, importance, effort, search, pack);
-    }
-
-   private:
-    using coder = magnitude_coder<rule, Arch>;
-
+    template <class Arch>
     [[nodiscard]] static iq2_xxs packed(const magnitude_block<rule>& found) noexcept {
       iq2_xxs b{half::nearest(found.scale), {}};
       if (found.scale == 0) return b;
@@ -109,6 +74,7 @@ struct iq2_xxs {
       return b;
     }
 
+    template <class Arch>
     [[nodiscard]] static iq2_xxs packed(const octet_block& found) noexcept {
       iq2_xxs b{found.scale, {}};
       for (int g = 0; g < 8; ++g) {
@@ -124,10 +90,17 @@ struct iq2_xxs {
       }
       return b;
     }
-
-    magnitude_search<rule, Arch> search_;
-    coder coder_;
   };
+
+ public:
+  /// Byte-identical to ggml's file quantizer, with importance: error weights importance *
+  /// sqrt(mean square of the block + x^2). ggml refuses to work without; here the weights are then
+  /// those of IQ2_S, x^2 + half the mean square.
+  ///
+  /// Numerics  a block of weights below 1e-15 is all zero bytes; in another block such a group has
+  ///           indices, signs and scale 0. Non-finite sums as in magnitude_search.
+  template <class Arch = arch::native>
+  using encoder = magnitude_encoder<rule, Arch>;
 };
 static_assert(sizeof(iq2_xxs) == 66 && opaque_format<iq2_xxs>);
 

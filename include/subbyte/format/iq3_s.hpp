@@ -4,7 +4,6 @@
 
 #include "subbyte/format/concepts.hpp"
 #include "subbyte/format/magnitude_best.hpp"
-#include "subbyte/format/magnitude_search.hpp"
 #include "subbyte/format/vector_codebook.hpp"
 #include "subbyte/fwd.hpp"
 #include "subbyte/num/half.hpp"
@@ -45,6 +44,7 @@ struct iq3_s {
 
  private:
   struct rule {
+    using format = iq3_s;
     using codebook = iq3_s_codebook;
     static constexpr int shells = 3;
     static constexpr int group_size = 32;
@@ -57,43 +57,8 @@ struct iq3_s {
     static constexpr float trial_step = 0.2F;
     static constexpr bool starts_from_levels = false;
     static constexpr second_choice again = second_choice::all_if_any_off;
-  };
 
- public:
-  /// Byte-identical to ggml's file quantizer. Error weights are x^2, or
-  /// with importance importance * sqrt(2 mean square of the block + x^2).
-  ///
-  /// Numerics  an all-zero block is all zero bytes. A group of zeros in another block takes no
-  ///           place among the indices and signs, as in ggml: those of the groups behind it stand
-  ///           too far to the front, so the block decodes to wrong values. The stored scale is
-  ///           1.033 times the fitted one. Non-finite sums as in magnitude_search.
-  template <class Arch = arch::native>
-  class encoder {
-   public:
-    [[nodiscard]] iq3_s operator()(const float* w, const float* importance, float) const noexcept {
-      return packed(search_(w, importance));
-    }
-
-    /// The block of least sum(importance * (w - decoded)^2), importance null: ones, among
-    /// operator()'s and what searches find: one with effort 1, two or three with 2 or 3; see
-    /// octet_search.
-    ///
-    /// Numerics  the same bits on every compiler, arch and flag. What is not finite, or too small
-    /// for
-    ///           an fp16 scale, is left to operator().
-    [[nodiscard]] iq3_s best(const float* w, const float* importance, float,
-                             int effort) const noexcept {
-      const auto found = search_(w, importance);
-      const auto search = [&](int k) noexcept {
-        return octet_search<coder, Arch>(coder_)(w, importance, found, octet_plans[k]);
-      };
-      const auto pack = [](const octet_block& b) noexcept { return packed(b); };
-      return least_error_block<Arch>(packed(found), w, importance, effort, search, pack);
-    }
-
-   private:
-    using coder = magnitude_coder<rule, Arch>;
-
+    template <class Arch>
     [[nodiscard]] static iq3_s packed(const magnitude_block<rule>& found) noexcept {
       iq3_s b{half::nearest(found.scale * 1.033F), {}, {}, {}, {}};
       int next = 0;
@@ -117,6 +82,7 @@ struct iq3_s {
       return b;
     }
 
+    template <class Arch>
     [[nodiscard]] static iq3_s packed(const octet_block& found) noexcept {
       iq3_s b{found.scale, {}, {}, {}, {}};
       for (int p = 0; p < 64; ++p) {
@@ -130,10 +96,18 @@ struct iq3_s {
       }
       return b;
     }
-
-    magnitude_search<rule, Arch> search_;
-    coder coder_;
   };
+
+ public:
+  /// Byte-identical to ggml's file quantizer. Error weights are x^2, or
+  /// with importance importance * sqrt(2 mean square of the block + x^2).
+  ///
+  /// Numerics  an all-zero block is all zero bytes. A group of zeros in another block takes no
+  ///           place among the indices and signs, as in ggml: those of the groups behind it stand
+  ///           too far to the front, so the block decodes to wrong values. The stored scale is
+  ///           1.033 times the fitted one. Non-finite sums as in magnitude_search.
+  template <class Arch = arch::native>
+  using encoder = magnitude_encoder<rule, Arch>;
 };
 static_assert(sizeof(iq3_s) == 110 && opaque_format<iq3_s>);
 

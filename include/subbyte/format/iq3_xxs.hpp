@@ -4,7 +4,6 @@
 
 #include "subbyte/format/concepts.hpp"
 #include "subbyte/format/magnitude_best.hpp"
-#include "subbyte/format/magnitude_search.hpp"
 #include "subbyte/format/vector_codebook.hpp"
 #include "subbyte/fwd.hpp"
 #include "subbyte/num/half.hpp"
@@ -47,6 +46,7 @@ struct iq3_xxs {
 
  private:
   struct rule {
+    using format = iq3_xxs;
     using codebook = iq3_xxs_codebook;
     static constexpr int shells = 2;
     static constexpr int group_size = 32;
@@ -59,43 +59,8 @@ struct iq3_xxs {
     static constexpr float trial_step = 0.2F;
     static constexpr bool starts_from_levels = false;
     static constexpr second_choice again = second_choice::off_points;
-  };
 
- public:
-  /// Byte-identical to ggml's file quantizer. Error weights are x^2, or
-  /// with importance importance * sqrt(2 mean square of the block + x^2).
-  ///
-  /// Numerics  a block of weights below 1e-8 is all zero bytes; in another block such a group has
-  ///           indices, signs and scale 0. The stored scale is 1.0125 times the fitted one.
-  ///           Non-finite sums as in magnitude_search.
-  template <class Arch = arch::native>
-  class encoder {
-   public:
-    [[nodiscard]] iq3_xxs operator()(const float* w, const float* importance,
-                                     float) const noexcept {
-      return packed(search_(w, importance));
-    }
-
-    /// The block of least sum(importance * (w - decoded)^2), importance null: ones, among
-    /// operator()'s and what searches find: one with effort 1, two or three with 2 or 3; see
-    /// octet_search.
-    ///
-    /// Numerics  the same bits on every compiler, arch and flag. What is not finite, or too small
-    /// for
-    ///           an fp16 scale, is left to operator().
-    [[nodiscard]] iq3_xxs best(const float* w, const float* importance, float,
-                               int effort) const noexcept {
-      const auto found = search_(w, importance);
-      const auto search = [&](int k) noexcept {
-        return octet_search<coder, Arch>(coder_)(w, importance, found, octet_plans[k]);
-      };
-      const auto pack = [](const octet_block& b) noexcept { return packed(b); };
-      return least_error_block<Arch>(packed(found), w, importance, effort, search, pack);
-    }
-
-   private:
-    using coder = magnitude_coder<rule, Arch>;
-
+    template <class Arch>
     [[nodiscard]] static iq3_xxs packed(const magnitude_block<rule>& found) noexcept {
       iq3_xxs b{half::nearest(found.scale * 1.0125F), {}, {}};
       if (found.scale == 0) return b;
@@ -109,6 +74,7 @@ struct iq3_xxs {
       return b;
     }
 
+    template <class Arch>
     [[nodiscard]] static iq3_xxs packed(const octet_block& found) noexcept {
       iq3_xxs b{found.scale, {}, {}};
       for (int p = 0; p < 64; ++p) b.indices[p] = static_cast<std::uint8_t>(found.points[p]);
@@ -119,10 +85,17 @@ struct iq3_xxs {
       }
       return b;
     }
-
-    magnitude_search<rule, Arch> search_;
-    coder coder_;
   };
+
+ public:
+  /// Byte-identical to ggml's file quantizer. Error weights are x^2, or
+  /// with importance importance * sqrt(2 mean square of the block + x^2).
+  ///
+  /// Numerics  a block of weights below 1e-8 is all zero bytes; in another block such a group has
+  ///           indices, signs and scale 0. The stored scale is 1.0125 times the fitted one.
+  ///           Non-finite sums as in magnitude_search.
+  template <class Arch = arch::native>
+  using encoder = magnitude_encoder<rule, Arch>;
 };
 static_assert(sizeof(iq3_xxs) == 98 && opaque_format<iq3_xxs>);
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-/// The search of least error for the IQ2 and IQ3 formats.
+/// The encoders of the IQ2 and IQ3 formats: the normative one and the search of least error.
 #pragma once
 
+#include "subbyte/format/magnitude_search.hpp"
 #include "subbyte/format/octet_search.hpp"
 #include "subbyte/format/point_lines.hpp"
 
@@ -127,6 +128,41 @@ class magnitude_coder {
   }
 
   point_levels<codebook, Arch> points_;
+};
+
+/// The encoder of an IQ2 or IQ3 format. Rule is the format's rule of magnitude_search and of
+/// magnitude_coder; it names the format and packs what the two searches find.
+template <class Rule, class Arch>
+class magnitude_encoder {
+  using format = typename Rule::format;
+  using coder = magnitude_coder<Rule, Arch>;
+
+ public:
+  /// The normative encoder's block: the format's header says whose.
+  [[nodiscard]] format operator()(const float* w, const float* importance, float) const noexcept {
+    return Rule::template packed<Arch>(search_(w, importance));
+  }
+
+  /// The block of least sum(importance * (w - decoded)^2), importance null: ones, among
+  /// operator()'s and what searches find: one with effort 1, two or three with 2 or 3; see
+  /// octet_search.
+  ///
+  /// Numerics  the same bits on every compiler, arch and flag. What is not finite, or too small for
+  ///           an fp16 scale, is left to operator().
+  [[nodiscard]] format best(const float* w, const float* importance, float,
+                            int effort) const noexcept {
+    const auto found = search_(w, importance);
+    const auto search = [&](int k) noexcept {
+      return octet_search<coder, Arch>(coder_)(w, importance, found, octet_plans[k]);
+    };
+    const auto pack = [](const octet_block& b) noexcept { return Rule::template packed<Arch>(b); };
+    return least_error_block<Arch>(Rule::template packed<Arch>(found), w, importance, effort,
+                                   search, pack);
+  }
+
+ private:
+  magnitude_search<Rule, Arch> search_;
+  coder coder_;
 };
 
 }  // namespace SUBBYTE_ABI

@@ -125,6 +125,25 @@ TEST_CASE("Refining a scale never makes it worse") {
   }
 }
 
+TEST_CASE("Refining fits the scale from farther away than its stored neighbours reach") {
+  search s{};
+  s.unit = 1;
+  for (int g = 0; g < 8; ++g) {
+    s.group_at[g].scale = 0.125F * static_cast<float>(2 * (g % 3) + 1);  // levels 0, 1 and 2
+    for (auto& variant : s.group_at[g].octet) {
+      for (octet_choices& o : variant) {
+        o.count = 1;
+        o.square[0] = 1;
+        o.twice[0] = 2 * s.group_at[g].scale;
+      }
+    }
+  }
+  // 3 % are more than 30 fp16 numbers; eight on either side are tried.
+  for (const float start : {0.125F * 0.97F, 0.125F * 1.03F}) {
+    CHECK(s.refined(half::nearest(start), 3).to_float() == 0.125F);
+  }
+}
+
 TEST_CASE("Without anything to gain the scale of a block is zero") {
   search s{};
   s.unit = 1;

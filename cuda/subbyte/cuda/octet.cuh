@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+/// How a lane of a warp decodes: 256 consecutive weights of a row are a span, and each of 32 lanes
+/// takes eight of them, in two runs of four.
+///
+/// One specialisation of octet per format (folder octet/). Everything here is tested on the host,
+/// lane by lane, against the format's own decode.
+#pragma once
+
+#include "subbyte/cuda/decode.cuh"
+#include "subbyte/format/concepts.hpp"
+#include "subbyte/format/scale.hpp"
+
+namespace subbyte {
+inline namespace SUBBYTE_ABI {
+namespace cuda {
+
+/// The lanes of a warp.
+inline constexpr int warp_lanes = 32;
+/// Consecutive weights of a row that a warp decodes together.
+inline constexpr int span_weights = 256;
+
+/// What a lane holds of an integer format: w = scale * (byte - Bias) + offset, four weights under
+/// each scale and offset.
+template <int Bias, bool HasOffset>
+struct integer_quads {
+  static constexpr int bias = Bias;
+  static constexpr bool has_offset = HasOffset;
+
+  std::uint32_t bytes[2];
+  float scale[2];
+  float offset[2];  ///< meaningless without HasOffset
+
+  /// The four weights of run q.
+  ///
+  /// Numerics  those of the format: exact products, one rounding in the addition.
+  SUBBYTE_HD_INLINE void weights(int q, float (&out)[4]) const noexcept {
+    bytes_to_floats<Bias>(bytes[q], out);
+    for (float& w : out) w = HasOffset ? fused(scale[q], w, offset[q]) : scale[q] * w;
+  }
+};
+
+/// What a lane holds of anything else: w = scale * level.
+struct float_quads {
+  static constexpr bool has_offset = false;
+
+  float level[2][4];
+  float scale;
+
+  SUBBYTE_HD_INLINE void weights(int q, float (&out)[4]) const noexcept {
+    for (int i = 0; i < 4; ++i) out[i] = scale * level[q][i];
+  }
+};
+
+/// How format F lies in a span; specialised per format with
+///
+///   span_bytes                bytes of 256 weights
+///   quads                     integer_quads<Bias, HasOffset> or float_quads
+///   first(lane, q)            position in the span of the first of four consecutive weights of
+///                             run q of a lane; a multiple of 4. The 64 runs cover the span once
+///   load(span, lane)          the lane's quads from the span's bytes; of a row_scaled_format
+///                             load(span, lane, row_scale)
+///
+/// The bytes of a span lie at a multiple of the largest power of two that divides span_bytes, 16 at
+/// most. load() reads nothing beyond the blocks that hold the lane's own weights, for the last
+/// span of a row may end after any block.
+template <class F>
+struct octet;
+
+/// Blocks of F in a span.
+template <block_storage F>
+inline constexpr int span_blocks = span_weights / F::block_size;
+
+/// What the address of a span of `bytes` bytes is a multiple of.
+[[nodiscard]] SUBBYTE_HD_INLINE constexpr int span_alignment(int bytes) noexcept {
+  const int lowest = bytes & -bytes;
+  return lowest < 16 ? lowest : 16;
+}
+
+/// What each block of F in a span lies at a multiple of: 1, 2 or 4, the largest word read from it.
+template <block_storage F>
+inline constexpr int block_alignment = sizeof(F) % 4 == 0 ? 4 : (sizeof(F) % 2 == 0 ? 2 : 1);
+
+/// What the octets of block formats share.
+template <block_storage F>
+struct octet_base {
+  static constexpr int span_bytes = span_blocks<F> * static_cast<int>(sizeof(F));
+
+  /// A word of the block whose offset in it is a multiple of 4 (or of its alignment).
+  [[nodiscard]] SUBBYTE_HD_INLINE static std::uint32_t word(const std::uint8_t* p) noexcept {
+    return load_word<block_alignment<F>>(p);
+  }
+};
+
+}  // namespace cuda
+}  // namespace SUBBYTE_ABI
+}  // namespace subbyte

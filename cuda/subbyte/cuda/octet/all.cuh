@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
+/// The octets of every format.
+#pragma once
+
+#include "subbyte/cuda/octet/floats.cuh"
+#include "subbyte/cuda/octet/nibbles.cuh"
+#include "subbyte/cuda/octet/superblocks.cuh"

@@ -17,6 +17,13 @@
 #define SUBBYTE_DEVICE SUBBYTE_INLINE
 #endif
 
+/// Before a loop whose counter indexes registers: a loop that stays one puts them in memory.
+#if defined(__CUDACC__)
+#define SUBBYTE_UNROLL _Pragma("unroll")
+#else
+#define SUBBYTE_UNROLL
+#endif
+
 namespace subbyte {
 inline namespace SUBBYTE_ABI {
 namespace cuda {
@@ -189,6 +196,7 @@ template <int Bias>
 SUBBYTE_HD_INLINE void bytes_to_floats(std::uint32_t bytes, float (&out)[4]) noexcept {
   constexpr std::uint32_t exponent = 0x4B000000U;  // 2^23
   constexpr float shift = 8388608.0F + static_cast<float>(Bias);
+  SUBBYTE_UNROLL
   for (int i = 0; i < 4; ++i) {
     const std::uint32_t bits =
         permute_bytes(bytes, exponent, 0x7440U | static_cast<std::uint32_t>(i));

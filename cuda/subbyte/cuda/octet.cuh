@@ -35,6 +35,7 @@ struct integer_quads {
   /// Numerics  those of the format: exact products, one rounding in the addition.
   SUBBYTE_HD_INLINE void weights(int q, float (&out)[4]) const noexcept {
     bytes_to_floats<Bias>(bytes[q], out);
+    SUBBYTE_UNROLL
     for (float& w : out) w = HasOffset ? fused(scale[q], w, offset[q]) : scale[q] * w;
   }
 };
@@ -47,6 +48,7 @@ struct float_quads {
   float scale;
 
   SUBBYTE_HD_INLINE void weights(int q, float (&out)[4]) const noexcept {
+    SUBBYTE_UNROLL
     for (int i = 0; i < 4; ++i) out[i] = scale * level[q][i];
   }
 };
@@ -60,9 +62,8 @@ struct float_quads {
 ///   load(span, lane)          the lane's quads from the span's bytes; of a row_scaled_format
 ///                             load(span, lane, row_scale)
 ///
-/// The bytes of a span lie at a multiple of the largest power of two that divides span_bytes, 16 at
-/// most. load() reads nothing beyond the blocks that hold the lane's own weights, for the last
-/// span of a row may end after any block.
+/// A span lies at a multiple of block_alignment<F>. load() may read all of it; past the end of a
+/// row it holds anything.
 template <class F>
 struct octet;
 
@@ -70,13 +71,7 @@ struct octet;
 template <block_storage F>
 inline constexpr int span_blocks = span_weights / F::block_size;
 
-/// What the address of a span of `bytes` bytes is a multiple of.
-[[nodiscard]] SUBBYTE_HD_INLINE constexpr int span_alignment(int bytes) noexcept {
-  const int lowest = bytes & -bytes;
-  return lowest < 16 ? lowest : 16;
-}
-
-/// What each block of F in a span lies at a multiple of: 1, 2 or 4, the largest word read from it.
+/// What the address of each block of F in a span is a multiple of: 1, 2 or 4.
 template <block_storage F>
 inline constexpr int block_alignment = sizeof(F) % 4 == 0 ? 4 : (sizeof(F) % 2 == 0 ? 2 : 1);
 

@@ -25,7 +25,7 @@ class block_matrix_view {
  public:
   using format = F;
 
-  SUBBYTE_HD_INLINE constexpr block_matrix_view() noexcept = default;
+  SUBBYTE_INLINE constexpr block_matrix_view() noexcept = default;
   SUBBYTE_HD_INLINE constexpr block_matrix_view(const F* blocks, index_t rows,
                                                 index_t cols) noexcept
       : blocks_(blocks), rows_(rows), cols_(cols) {

@@ -66,7 +66,7 @@ class planar_matrix_view {
   using params = typename G::params;
   using zero = detail::zero_of<G, S>;
 
-  SUBBYTE_HD_INLINE constexpr planar_matrix_view() noexcept = default;
+  SUBBYTE_INLINE constexpr planar_matrix_view() noexcept = default;
   SUBBYTE_HD_INLINE constexpr planar_matrix_view(index_t rows, index_t cols, planar_shape shape,
                                                  const std::uint8_t* codes, scale_plane<S> scales,
                                                  const zero* zeros = nullptr,

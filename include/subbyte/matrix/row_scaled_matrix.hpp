@@ -26,7 +26,7 @@ class row_scaled_matrix_view {
   using format = F;
   using scale_type = typename F::row_scale;
 
-  SUBBYTE_HD_INLINE constexpr row_scaled_matrix_view() noexcept = default;
+  SUBBYTE_INLINE constexpr row_scaled_matrix_view() noexcept = default;
   SUBBYTE_HD_INLINE constexpr row_scaled_matrix_view(const std::uint8_t* bytes, index_t rows,
                                                      index_t cols) noexcept
       : bytes_(bytes), rows_(rows), cols_(cols) {

@@ -221,9 +221,11 @@ inline void emulated_thread::wait_for(std::size_t pending) const {
   }
 }
 
-/// All blocks of Kernel, one after the other.
+/// A queue that runs what is launched at once, block after block.
+struct emulated_queue {};
+
 template <class Kernel, class... Args>
-void emulate(subbyte::index_t blocks, Args... args) {
+void launch(const emulated_queue&, subbyte::index_t blocks, Args... args) {
   for (subbyte::index_t b = 0; b < blocks; ++b) {
     auto body = [&](emulated_thread t) { Kernel::run(t, args...); };
     emulated_block(b, Kernel::threads, Kernel::shared_bytes, body);

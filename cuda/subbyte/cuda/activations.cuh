@@ -2,6 +2,10 @@
 /// The x of a product with a vector, in three arithmetics: float, pairs of halves, 8-bit integers.
 #pragma once
 
+#include <string>
+
+#include "subbyte/core/error.hpp"
+#include "subbyte/cuda/device_view.cuh"
 #include "subbyte/cuda/rows.cuh"
 #if defined(__CUDACC__)
 #include "subbyte/cuda/thread.cuh"
@@ -226,55 +230,48 @@ struct quantize_activations_kernel {
   }
 };
 
-#if defined(__CUDACC__)
-
-/// Memory of a device for x [m, k] in 8-bit integers.
-///
-/// Throws  bad_shape, out_of_memory.
-class quantized_activations {
- public:
-  SUBBYTE_INLINE quantized_activations() noexcept = default;
-  SUBBYTE_INLINE quantized_activations(const device& on, index_t rows, index_t cols)
-      : codes_(on, rows, padded(cols)),
-        scales_(on, rows, padded(cols) / integer_activations::group),
-        cols_(cols) {}
-
-  [[nodiscard]] SUBBYTE_INLINE device_view<integer_activations> view() const& noexcept {
-    return device_view<integer_activations>(
-        integer_activations(codes_.view().on_device().data(), scales_.view().on_device().data(),
-                            codes_.extent(0), cols_, codes_.extent(1)));
-  }
-  device_view<integer_activations> view() const&& = delete;
-
-  /// Queues the quantization of x: scale = max |x| / 127 of each 32, codes to nearest even.
-  ///
-  /// Shapes  x [m, k], as constructed.
-  /// Throws  bad_shape, launch_failed.
-  SUBBYTE_INLINE void quantize(stream_ref s,
-                               device_view<tensor_view<const float, 2, row_pitched>> x) {
-    const auto from = x.on_device();
-    if (from.extent(0) != codes_.extent(0) || from.extent(1) != cols_) {
-      throw_error(errc::bad_shape, "quantized_activations",
-                  "x " + std::to_string(from.extent(0)) + " x " + std::to_string(from.extent(1)) +
-                      "; " + std::to_string(codes_.extent(0)) + " x " + std::to_string(cols_) +
-                      " is required");
-    }
-    launch<quantize_activations_kernel>(
-        s, ceil_div(scales_.size(), quantize_activations_kernel::warps), from, codes_.extent(1),
-        codes_.view().on_device().data(), scales_.view().on_device().data());
+/// Memory for x [m, k] in 8-bit integers, the caller's: codes [m, pitch], scales [m, pitch / 32].
+struct quantized_rows {
+  /// What rows of k elements are padded to.
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr index_t pitch(index_t k) noexcept {
+    return ceil_div(k, integer_activations::group) * integer_activations::group;
   }
 
- private:
-  SUBBYTE_INLINE static index_t padded(index_t cols) noexcept {
-    return ceil_div(cols, integer_activations::group) * integer_activations::group;
-  }
-
-  device_tensor<std::int8_t, 2> codes_;
-  device_tensor<float, 2> scales_;
-  index_t cols_ = 0;
+  device_tensor_view<std::int8_t, 2> codes;
+  device_tensor_view<float, 2> scales;
 };
 
-#endif
+/// x -> 8-bit integers: scale = max |x| / 127 of each 32, codes to nearest even.
+///
+/// Shapes   x [m, k] at any pitch; out.codes [m, pitch(k)]; out.scales [m, pitch(k) / 32].
+/// Returns  what gemv takes as x.
+/// Throws   bad_shape, launch_failed.
+template <class Queue>
+device_view<integer_activations> quantize_activations(
+    const Queue& queue,
+    std::type_identity_t<device_view<tensor_view<const float, 2, row_pitched>>> x,
+    const quantized_rows& out) {
+  const auto from = x.on_device();
+  const auto codes = out.codes.on_device();
+  const auto scales = out.scales.on_device();
+  const index_t pitch = quantized_rows::pitch(from.extent(1));
+  if (codes.extent(0) != from.extent(0) || codes.extent(1) != pitch ||
+      scales.extent(0) != from.extent(0) ||
+      scales.extent(1) != pitch / integer_activations::group) {
+    throw_error(errc::bad_shape, "quantize_activations",
+                "codes " + std::to_string(codes.extent(0)) + " x " +
+                    std::to_string(codes.extent(1)) + " and scales " +
+                    std::to_string(scales.extent(0)) + " x " + std::to_string(scales.extent(1)) +
+                    " for x " + std::to_string(from.extent(0)) + " x " +
+                    std::to_string(from.extent(1)) + ": rows of " + std::to_string(pitch) +
+                    " codes and a scale for each 32 are required");
+  }
+  launch<quantize_activations_kernel>(queue,
+                                      ceil_div(scales.size(), quantize_activations_kernel::warps),
+                                      from, pitch, codes.data(), scales.data());
+  return device_view<integer_activations>(
+      integer_activations(codes.data(), scales.data(), from.extent(0), from.extent(1), pitch));
+}
 
 }  // namespace cuda
 }  // namespace SUBBYTE_ABI

@@ -18,7 +18,7 @@
 #endif
 
 /// Before a loop whose counter indexes registers: a loop that stays one puts them in memory.
-#if defined(__CUDACC__)
+#if SUBBYTE_ON_DEVICE
 #define SUBBYTE_UNROLL _Pragma("unroll")
 #else
 #define SUBBYTE_UNROLL

@@ -2,6 +2,10 @@
 /// A quantized matrix on a device, or chosen rows of it, as dense floats.
 #pragma once
 
+#include <string>
+
+#include "subbyte/core/error.hpp"
+#include "subbyte/cuda/device_view.cuh"
 #include "subbyte/cuda/rows.cuh"
 #if defined(__CUDACC__)
 #include "subbyte/cuda/thread.cuh"
@@ -90,12 +94,10 @@ struct dequantize_kernel {
   }
 };
 
-#if defined(__CUDACC__)
-
 namespace detail {
 
-template <class T, class View>
-void dequantize_rows(stream_ref s, const View& w, const index_t* rows, index_t count,
+template <class T, class Queue, class View>
+void dequantize_rows(const Queue& queue, const View& w, const index_t* rows, index_t count,
                      tensor_view<T, 2, row_pitched> out, const char* subject) {
   using kernel = dequantize_kernel<View, T>;
   if (out.extent(0) != count || out.extent(1) != w.cols()) {
@@ -105,12 +107,12 @@ void dequantize_rows(stream_ref s, const View& w, const index_t* rows, index_t c
                     std::to_string(w.cols()) + " is required");
   }
   const index_t items = count * kernel::pieces(w.cols());
-  launch<kernel>(s, ceil_div(items, kernel::warps), w, rows, count, out.data(), out.stride(0));
+  launch<kernel>(queue, ceil_div(items, kernel::warps), w, rows, count, out.data(), out.stride(0));
 }
 
 }  // namespace detail
 
-/// W -> out, every weight.
+/// W -> out, every weight. `queue` is a stream.
 ///
 /// Shapes    W [n, k]; out [n, k], rows at any pitch, of float, half or bfloat16.
 /// Numerics  float: the host's decode, the same bits (of NaN only that it is one). half, bfloat16:
@@ -119,9 +121,9 @@ void dequantize_rows(stream_ref s, const View& w, const index_t* rows, index_t c
 ///           Rows of W at multiples of 16 bytes and rows of out at multiples of 4 elements are the
 ///           quickest; with a column order each weight is stored on its own.
 /// Throws    bad_shape, launch_failed.
-template <class T, class M>
-void dequantize(stream_ref s, device_view<M> w, device_view<tensor_view<T, 2, row_pitched>> out) {
-  detail::dequantize_rows<T>(s, w.on_device(), nullptr, w.on_device().rows(), out.on_device(),
+template <class Queue, class M, class T, class Layout>
+void dequantize(const Queue& queue, device_view<M> w, device_tensor_view<T, 2, Layout> out) {
+  detail::dequantize_rows<T>(queue, w.on_device(), nullptr, w.on_device().rows(), out.on_device(),
                              "dequantize");
 }
 
@@ -130,15 +132,13 @@ void dequantize(stream_ref s, device_view<M> w, device_view<tensor_view<T, 2, ro
 /// Shapes    W [n, k]; indices [m]; out [m, k].
 /// Numerics  as dequantize; the row of an index outside [0, n) is NaN.
 /// Throws    bad_shape, launch_failed.
-template <class T, class M>
-void get_rows(stream_ref s, device_view<M> w,
+template <class Queue, class M, class T, class Layout>
+void get_rows(const Queue& queue, device_view<M> w,
               std::type_identity_t<device_view<vector_view<const index_t>>> indices,
-              device_view<tensor_view<T, 2, row_pitched>> out) {
-  detail::dequantize_rows<T>(s, w.on_device(), indices.on_device().data(),
+              device_tensor_view<T, 2, Layout> out) {
+  detail::dequantize_rows<T>(queue, w.on_device(), indices.on_device().data(),
                              indices.on_device().size(), out.on_device(), "get_rows");
 }
-
-#endif
 
 }  // namespace cuda
 }  // namespace SUBBYTE_ABI

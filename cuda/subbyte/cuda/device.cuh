@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/// The CUDA runtime as this library uses it: checked calls, streams, memory of a device, and views
-/// that keep device addresses out of host calls.
+/// The CUDA runtime as this library uses it: checked calls, streams, devices and their memory.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -11,7 +10,7 @@
 #include <utility>  // std::exchange
 
 #include "subbyte/core/error.hpp"
-#include "subbyte/tensor/tensor_view.hpp"
+#include "subbyte/cuda/device_view.cuh"
 
 namespace subbyte {
 inline namespace SUBBYTE_ABI {
@@ -88,32 +87,6 @@ class device {
   int ordinal_;
   cudaDeviceProp properties_{};
 };
-
-/// A view whose pointers are addresses of a device: no host function takes it, and no call to a
-/// device takes anything else.
-template <class View>
-class device_view {
- public:
-  using view_type = View;
-
-  SUBBYTE_INLINE constexpr device_view() noexcept = default;
-  /// Requires  every pointer of `view` is an address of the device that it will be used on.
-  SUBBYTE_INLINE constexpr explicit device_view(View view) noexcept : view_(view) {}
-  /// From a view of T to one of const T, from a dense to a pitched one.
-  template <class From>
-  requires(!std::is_same_v<From, View> && std::is_convertible_v<From, View>) SUBBYTE_INLINE
-      constexpr device_view(const device_view<From>& from) noexcept  // NOLINT: widening
-      : view_(from.on_device()) {}
-
-  /// The view itself: for code that runs on the device, and for its extents.
-  [[nodiscard]] SUBBYTE_INLINE constexpr const View& on_device() const noexcept { return view_; }
-
- private:
-  View view_{};
-};
-
-template <class T, std::size_t Rank, class Layout = row_major>
-using device_tensor_view = device_view<tensor_view<T, Rank, Layout>>;
 
 /// Bytes of a device, 256-byte aligned; move-only.
 ///

@@ -174,12 +174,10 @@ struct gemv_kernel {
   }
 };
 
-#if defined(__CUDACC__)
-
 namespace detail {
 
-template <class X, class View>
-void gemv_of(stream_ref s, const View& w, const X& x, tensor_view<float, 2, row_pitched> y) {
+template <class Queue, class X, class View>
+void gemv_of(const Queue& queue, const View& w, const X& x, tensor_view<float, 2, row_pitched> y) {
   const index_t m = x.rows();
   if (m < 1 || m > gemv_rows) {
     throw_error(errc::bad_shape, "gemv",
@@ -192,19 +190,19 @@ void gemv_of(stream_ref s, const View& w, const X& x, tensor_view<float, 2, row_
                     std::to_string(y.extent(0)) + " x " + std::to_string(y.extent(1)) + " for W " +
                     std::to_string(w.rows()) + " x " + std::to_string(w.cols()));
   }
-  const auto queue = [&]<int M>(std::integral_constant<int, M>) {
+  const auto rows = [&]<int M>(std::integral_constant<int, M>) {
     using kernel = gemv_kernel<View, X, M>;
-    launch<kernel>(s, ceil_div(w.rows(), kernel::together), w, x, y.data(), y.stride(0));
+    launch<kernel>(queue, ceil_div(w.rows(), kernel::together), w, x, y.data(), y.stride(0));
   };
-  if (m == 1) return queue(std::integral_constant<int, 1>{});
-  if (m == 2) return queue(std::integral_constant<int, 2>{});
-  if (m <= 4) return queue(std::integral_constant<int, 4>{});
-  queue(std::integral_constant<int, 8>{});
+  if (m == 1) return rows(std::integral_constant<int, 1>{});
+  if (m == 2) return rows(std::integral_constant<int, 2>{});
+  if (m <= 4) return rows(std::integral_constant<int, 4>{});
+  rows(std::integral_constant<int, 8>{});
 }
 
 }  // namespace detail
 
-/// y = x W^T with x in float.
+/// y = x W^T with x in float. `queue` is a stream.
 ///
 /// Shapes    W [n, k]; x [m, k], 1 <= m <= 8; y [m, n]; rows of x and y at any pitch.
 /// Requires  y does not overlap x or W.
@@ -214,11 +212,11 @@ void gemv_of(stream_ref s, const View& w, const X& x, tensor_view<float, 2, row_
 /// Cost      reads W once; no allocation, no synchronization; graphs capture it. Rows of W at
 ///           multiples of 16 bytes and rows of x at multiples of 4 elements are the quickest.
 /// Throws    bad_shape, launch_failed.
-template <class M>
-void gemv(stream_ref s, device_view<M> w,
+template <class Queue, class M>
+void gemv(const Queue& queue, device_view<M> w,
           std::type_identity_t<device_view<tensor_view<const float, 2, row_pitched>>> x,
           std::type_identity_t<device_view<tensor_view<float, 2, row_pitched>>> y) {
-  detail::gemv_of(s, w.on_device(), float_activations(x.on_device()), y.on_device());
+  detail::gemv_of(queue, w.on_device(), float_activations(x.on_device()), y.on_device());
 }
 
 /// y = x W^T with x in half, products of pairs in half arithmetic.
@@ -226,12 +224,12 @@ void gemv(stream_ref s, device_view<M> w,
 /// Numerics  as above with two roundings of 2^-11 for every product besides. A sum of two products
 ///           of x with a level of the format (127 at most) beyond 65504 is Inf: |x| <= 250 is safe.
 /// Throws    bad_shape, launch_failed.
-template <class M>
+template <class Queue, class M>
 requires integer_levels<M>
-void gemv(stream_ref s, device_view<M> w,
+void gemv(const Queue& queue, device_view<M> w,
           std::type_identity_t<device_view<tensor_view<const half, 2, row_pitched>>> x,
           std::type_identity_t<device_view<tensor_view<float, 2, row_pitched>>> y) {
-  detail::gemv_of(s, w.on_device(), half_activations(x.on_device()), y.on_device());
+  detail::gemv_of(queue, w.on_device(), half_activations(x.on_device()), y.on_device());
 }
 
 /// y = x W^T with x in 8-bit integers (quantize_activations), exact integer products of four.
@@ -239,14 +237,12 @@ void gemv(stream_ref s, device_view<M> w,
 /// Numerics  as the first, over the quantized x. Choosing this changes numerics: it is spelled by
 ///           the type of x.
 /// Throws    bad_shape, launch_failed.
-template <class M>
+template <class Queue, class M>
 requires integer_levels<M>
-void gemv(stream_ref s, device_view<M> w, device_view<integer_activations> x,
+void gemv(const Queue& queue, device_view<M> w, device_view<integer_activations> x,
           std::type_identity_t<device_view<tensor_view<float, 2, row_pitched>>> y) {
-  detail::gemv_of(s, w.on_device(), x.on_device(), y.on_device());
+  detail::gemv_of(queue, w.on_device(), x.on_device(), y.on_device());
 }
-
-#endif
 
 }  // namespace cuda
 }  // namespace SUBBYTE_ABI

@@ -81,7 +81,9 @@ __global__ void __launch_bounds__(Kernel::threads, Kernel::resident_blocks)
 
 }  // namespace detail
 
-/// Queues `blocks` blocks of Kernel; nothing for 0.
+/// Queues `blocks` blocks of Kernel; nothing for 0. Every call of this library that queues work
+/// goes through launch<Kernel>(queue, blocks, args...): a queue is whatever has one, a stream or
+/// what tests put in its place.
 ///
 /// Throws  bad_shape for more blocks than a grid has, launch_failed.
 template <class Kernel, class... Args>

@@ -174,19 +174,74 @@ struct half_pair {
   return bytes * 255U;
 }
 
-/// Four of sixteen bytes: those that the low 4 bits of each byte of `codes` name.
+/// The bytes that the low nibbles of `codes` name of eight, in out[0], and those that the high ones
+/// do, in out[1].
 ///
-/// Requires  bits 4 to 7 of every byte are 0. table [4]: the sixteen bytes, least significant
-///           first.
-[[nodiscard]] SUBBYTE_HD_INLINE std::uint32_t select16(const std::uint32_t (&table)[4],
-                                                       std::uint32_t codes) noexcept {
-  // The selectors of four bytes stand four bits apart.
-  const std::uint32_t packed =
-      (codes & 15U) | (codes >> 4 & 0xF0U) | (codes >> 8 & 0xF00U) | (codes >> 12 & 0xF000U);
-  const std::uint32_t low = permute_bytes(table[0], table[1], packed & 0x7777U);
-  const std::uint32_t high = permute_bytes(table[2], table[3], packed & 0x7777U);
-  // Byte i of the first or of the second, as bit 3 of code i says.
-  return permute_bytes(low, high, 0x3210U | (packed & 0x8888U) >> 1);
+/// Requires  no nibble above 7. table [2]: the eight bytes, least significant first.
+SUBBYTE_HD_INLINE void select8(const std::uint32_t (&table)[2], std::uint32_t codes,
+                               std::uint32_t (&out)[2]) noexcept {
+  // Nibbles are selectors as they stand, but those of low and high nibbles alternate.
+  const std::uint32_t first = permute_bytes(table[0], table[1], codes & 0xFFFFU);
+  const std::uint32_t second = permute_bytes(table[0], table[1], codes >> 16);
+  out[0] = permute_bytes(first, second, 0x6420U);
+  out[1] = permute_bytes(first, second, 0x7531U);
+}
+
+/// As select8, of sixteen bytes; table [4].
+SUBBYTE_HD_INLINE void select16(const std::uint32_t (&table)[4], std::uint32_t codes,
+                                std::uint32_t (&out)[2]) noexcept {
+  const std::uint32_t place = codes & 0x77777777U;
+  // Byte i of the first or of the second eight, as bit 3 of code i says.
+  const std::uint32_t side = (codes >> 1 & 0x44444444U) | 0x32103210U;
+  std::uint32_t chosen[2];
+  for (int i = 0; i < 2; ++i) {
+    const std::uint32_t four = place >> (16 * i) & 0xFFFFU;
+    const std::uint32_t low = permute_bytes(table[0], table[1], four);
+    const std::uint32_t high = permute_bytes(table[2], table[3], four);
+    chosen[i] = permute_bytes(low, high, side >> (16 * i) & 0xFFFFU);
+  }
+  out[0] = permute_bytes(chosen[0], chosen[1], 0x6420U);
+  out[1] = permute_bytes(chosen[0], chosen[1], 0x7531U);
+}
+
+/// As select16, of 32 bytes: bit 2 of nibble i of `fifths` is bit 4 of code i; table [8].
+///
+/// Requires  no other bit of `fifths` is set.
+SUBBYTE_HD_INLINE void select32(const std::uint32_t (&table)[8], std::uint32_t codes,
+                                std::uint32_t fifths, std::uint32_t (&out)[2]) noexcept {
+  const std::uint32_t place = codes & 0x77777777U;
+  const std::uint32_t side = (codes >> 1 & 0x44444444U) | 0x32103210U;
+  const std::uint32_t half = fifths | 0x32103210U;
+  std::uint32_t chosen[2];
+  for (int i = 0; i < 2; ++i) {
+    const std::uint32_t four = place >> (16 * i) & 0xFFFFU;
+    std::uint32_t sixteen[2];
+    for (int k = 0; k < 2; ++k) {
+      const std::uint32_t low = permute_bytes(table[4 * k], table[4 * k + 1], four);
+      const std::uint32_t high = permute_bytes(table[4 * k + 2], table[4 * k + 3], four);
+      sixteen[k] = permute_bytes(low, high, side >> (16 * i) & 0xFFFFU);
+    }
+    chosen[i] = permute_bytes(sixteen[0], sixteen[1], half >> (16 * i) & 0xFFFFU);
+  }
+  out[0] = permute_bytes(chosen[0], chosen[1], 0x6420U);
+  out[1] = permute_bytes(chosen[0], chosen[1], 0x7531U);
+}
+
+/// 128 plus each of four bytes, or 128 less it where that of the low four bits of `negative` is
+/// set.
+///
+/// Requires  every byte below 128.
+[[nodiscard]] SUBBYTE_HD_INLINE std::uint32_t with_signs(std::uint32_t bytes,
+                                                         std::uint32_t negative) noexcept {
+  const std::uint32_t ones = bits_to_bytes(negative);
+  // 128 + b is b ^ 0x80; 128 - b is (b ^ 0x7F) + 1.
+  return (bytes ^ 0x80808080U ^ byte_masks(ones)) + ones;
+}
+
+/// The four pairs of bits of a byte, one per byte.
+[[nodiscard]] SUBBYTE_HD_INLINE std::uint32_t pairs_to_bytes(std::uint32_t byte) noexcept {
+  const std::uint32_t nibbles = (byte | byte << 12) & 0x000F000FU;
+  return low_pairs(nibbles | nibbles << 6);
 }
 
 /// Four unsigned bytes less `Bias`, as floats.
@@ -249,6 +304,36 @@ template <int Alignment>
   }
 #else
   return load_le<std::uint32_t>(p);
+#endif
+}
+
+/// A 16-bit word at p, whose address is even.
+[[nodiscard]] SUBBYTE_HD_INLINE std::uint32_t load_u16(const std::uint8_t* p) noexcept {
+#if SUBBYTE_ON_DEVICE
+  return *reinterpret_cast<const std::uint16_t*>(p);
+#else
+  return load_le<std::uint16_t>(p);
+#endif
+}
+
+/// Two or four 32-bit words at p, whose address is a multiple of what they take.
+template <int N>
+SUBBYTE_HD_INLINE void load_words(const std::uint8_t* p, std::uint32_t (&out)[N]) noexcept {
+  static_assert(N == 2 || N == 4);
+#if SUBBYTE_ON_DEVICE
+  if constexpr (N == 4) {
+    const uint4 all = *reinterpret_cast<const uint4*>(p);
+    out[0] = all.x;
+    out[1] = all.y;
+    out[2] = all.z;
+    out[3] = all.w;
+  } else {
+    const uint2 all = *reinterpret_cast<const uint2*>(p);
+    out[0] = all.x;
+    out[1] = all.y;
+  }
+#else
+  for (int i = 0; i < N; ++i) out[i] = load_le<std::uint32_t>(p + 4 * i);
 #endif
 }
 

@@ -5,6 +5,7 @@
 
 #include "subbyte/core/constant_table.hpp"
 #include "subbyte/format/codebook.hpp"
+#include "subbyte/num/rounding.hpp"
 
 namespace subbyte {
 inline namespace SUBBYTE_ABI {
@@ -115,16 +116,18 @@ struct iq6 {
   static constexpr int bits = 6;
   static constexpr float shift = 1;
 
+  /// The level of a code that is a float already, without a table.
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr float level_of(float code) noexcept {
+    const float cubic = unfused(code * 0.0011972F);
+    const float square = unfused(code * (cubic - 0.11218F));
+    const float linear = unfused(code * (square + 6.2568F));
+    return linear - 127.0F;
+  }
+
   struct table {
     [[nodiscard]] SUBBYTE_HD_INLINE static constexpr constant_array<float, 64> values() noexcept {
       constant_array<float, 64> levels{};
-      for (int code = 0; code < 64; ++code) {
-        const float q = static_cast<float>(code);
-        const float cubic = q * 0.0011972F;
-        const float square = q * (cubic - 0.11218F);
-        const float linear = q * (square + 6.2568F);
-        levels.at[code] = linear - 127.0F;
-      }
+      for (int code = 0; code < 64; ++code) levels.at[code] = level_of(static_cast<float>(code));
       return levels;
     }
   };

@@ -74,7 +74,7 @@ class scale_plane<nested_scale<Inner, Block>> {
   [[nodiscard]] SUBBYTE_HD_INLINE constexpr const float* outer() const noexcept { return outer_; }
   [[nodiscard]] SUBBYTE_HD_INLINE constexpr float offset() const noexcept { return offset_; }
   /// Scale i as a float.
-  [[nodiscard]] SUBBYTE_INLINE constexpr float at(index_t i) const noexcept {
+  [[nodiscard]] SUBBYTE_HD_INLINE constexpr float at(index_t i) const noexcept {
     const index_t j = first_ + i;
     return unfused(codes_[j].to_float() * outer_[j / Block]) + offset_;
   }

@@ -15,9 +15,11 @@ inline namespace SUBBYTE_ABI {
 /// Compilers contract a * b + c into one fma under -mfma, also across statements, and a detour
 /// through double is folded back. An empty asm that claims to change the register stops them;
 /// nothing else we tried survives vectorisation and forced inlining. No instruction is emitted.
-[[nodiscard]] SUBBYTE_INLINE constexpr float unfused(float product) noexcept {
+[[nodiscard]] SUBBYTE_HD_INLINE constexpr float unfused(float product) noexcept {
   if (!std::is_constant_evaluated()) {
-#if defined(__x86_64__)
+#if SUBBYTE_ON_DEVICE
+    asm("" : "+f"(product));
+#elif defined(__x86_64__)
     asm("" : "+x"(product));
 #elif defined(__aarch64__)
     asm("" : "+w"(product));

@@ -1,25 +1,98 @@
 // SPDX-License-Identifier: Apache-2.0
-/// Octets of the k-quants: 256 weights under small integer scales.
+/// Octets of the k-quants, 256 weights under small integer scales, and of q8_k.
 #pragma once
 
 #include "subbyte/cuda/octet.cuh"
+#include "subbyte/format/q2_k.hpp"
+#include "subbyte/format/q3_k.hpp"
 #include "subbyte/format/q4_k.hpp"
+#include "subbyte/format/q5_k.hpp"
 #include "subbyte/format/q6_k.hpp"
+#include "subbyte/format/q8_k.hpp"
 
 namespace subbyte {
 inline namespace SUBBYTE_ABI {
 namespace cuda {
 
-/// Scale (low byte) and minimum (next byte) of group g of q4_k and q5_k, from the twelve bytes that
-/// pack_6bit_pairs makes.
-[[nodiscard]] SUBBYTE_HD_INLINE std::uint32_t pair_of_group(const std::uint8_t* packed,
-                                                            int g) noexcept {
-  const std::uint32_t at = packed[g % 4];
-  const std::uint32_t beside = packed[4 + g % 4];
-  if (g < 4) return (at & 63U) | (beside & 63U) << 8;
-  const std::uint32_t low = packed[8 + g % 4];
-  return (low & 15U) | (at >> 6) << 4 | ((low >> 4) | (beside >> 6) << 4) << 8;
+/// The scales of groups 2 k and 2 k + 1 of q4_k and q5_k in the low two bytes, their minimums in
+/// the high two, from the twelve bytes that pack_6bit_pairs makes; 0 <= k < 4.
+[[nodiscard]] SUBBYTE_HD_INLINE std::uint32_t pairs_of_groups(const std::uint8_t* packed,
+                                                              int k) noexcept {
+  const std::uint8_t* at = packed + 2 * (k % 2);
+  const std::uint32_t own = load_u16(at) | load_u16(at + 4) << 16;
+  const std::uint32_t low = load_u16(at + 8);
+  const std::uint32_t split = (low & 0x0F0FU) | (low << 12 & 0x0F0F0000U);
+  return k < 2 ? own & 0x3F3F3F3FU : split | (own >> 2 & 0x30303030U);
 }
+
+/// The scales and offsets of q4_k and q5_k for a lane whose runs are in groups 2 k and 2 k + 1.
+template <class Quads>
+SUBBYTE_HD_INLINE void scale_by_pairs(const std::uint8_t* block, int k, Quads& out) noexcept {
+  const float d = load_half(block);
+  const float m = load_half(block + 2);
+  const std::uint32_t pairs = pairs_of_groups(block + 4, k);
+  for (int q = 0; q < 2; ++q) {
+    out.scale[q] = d * static_cast<float>(pairs >> (8 * q) & 63U);
+    out.offset[q] = -(m * static_cast<float>(pairs >> (16 + 8 * q) & 63U));
+  }
+}
+
+/// Lane l takes, of word l % 8 of half l / 16 of the codes, pairs 2 (l / 8 % 2) and the next.
+template <>
+struct octet<q2_k> : octet_base<q2_k> {
+  using quads = integer_quads<0, true>;
+
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
+    return 64 * (lane / 8) + 32 * q + 4 * (lane % 8);
+  }
+  [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
+    const int h = lane / 16;
+    const int p = lane / 8 % 2;
+    const int i = lane % 8;
+    const float d = load_half(span + 80);
+    const float m = load_half(span + 82);
+    const std::uint32_t codes = word(span + 16 + 32 * h + 4 * i) >> (4 * p);
+    // Groups 8 h + 4 p + i / 4 and the next but one.
+    const std::uint32_t groups = word(span + 8 * h + 4 * p) >> (8 * (i / 4));
+    quads out{{low_pairs(codes), low_pairs(codes >> 2)}, {}, {}};
+    for (int q = 0; q < 2; ++q) {
+      out.scale[q] = d * static_cast<float>(groups >> (16 * q) & 15U);
+      out.offset[q] = -(m * static_cast<float>(groups >> (16 * q + 4) & 15U));
+    }
+    return out;
+  }
+};
+
+/// As q2_k, and of word l % 8 of the high bits those two that belong to it.
+template <>
+struct octet<q3_k> : octet_base<q3_k> {
+  using quads = integer_quads<4, false>;
+
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
+    return 64 * (lane / 8) + 32 * q + 4 * (lane % 8);
+  }
+  [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
+    const int h = lane / 16;
+    const int p = lane / 8 % 2;
+    const int i = lane % 8;
+    const float d = load_half(span + 108);
+    const std::uint32_t low = word(span + 32 + 32 * h + 4 * i) >> (4 * p);
+    const std::uint32_t high = word(span + 4 * i) >> (4 * h + 2 * p);
+    // Groups 8 h + 4 p + i / 4 and the next but one: 6 bits in each half.
+    const std::uint32_t scales_low = word(span + 96 + 4 * p) >> (8 * (i / 4) + 4 * h);
+    const std::uint32_t scales_high = word(span + 104) >> (8 * (i / 4) + 4 * h + 2 * p);
+    const std::uint32_t scales = (scales_low & 0x000F000FU) | (scales_high & 0x00030003U) << 4;
+    quads out{{low_pairs(low) | (high & 0x01010101U) << 2,
+               low_pairs(low >> 2) | (high & 0x02020202U) << 1},
+              {},
+              {}};
+    for (int q = 0; q < 2; ++q) {
+      const auto scale = static_cast<int>(scales >> (16 * q) & 63U) - 32;
+      out.scale[q] = d * static_cast<float>(scale);
+    }
+    return out;
+  }
+};
 
 /// Lane l takes word l of the codes: four weights of group 2 (l / 8) in the low nibbles, four of
 /// the group after it in the high ones.
@@ -31,15 +104,29 @@ struct octet<q4_k> : octet_base<q4_k> {
     return 64 * (lane / 8) + 32 * q + 4 * (lane % 8);
   }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
-    const float d = load_half(span);
-    const float m = load_half(span + 2);
     const std::uint32_t codes = word(span + 16 + 4 * lane);
     quads out{{low_nibbles(codes), low_nibbles(codes >> 4)}, {}, {}};
-    for (int q = 0; q < 2; ++q) {
-      const std::uint32_t pair = pair_of_group(span + 4, 2 * (lane / 8) + q);
-      out.scale[q] = d * static_cast<float>(pair & 63U);
-      out.offset[q] = -(m * static_cast<float>(pair >> 8));
-    }
+    scale_by_pairs(span, lane / 8, out);
+    return out;
+  }
+};
+
+/// As q4_k, and of word l % 8 of the fifth bits those two that belong to it.
+template <>
+struct octet<q5_k> : octet_base<q5_k> {
+  using quads = integer_quads<0, true>;
+
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
+    return 64 * (lane / 8) + 32 * q + 4 * (lane % 8);
+  }
+  [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
+    const std::uint32_t high = word(span + 16 + 4 * (lane % 8)) >> (2 * (lane / 8));
+    const std::uint32_t low = word(span + 48 + 4 * lane);
+    quads out{{low_nibbles(low) | (high & 0x01010101U) << 4,
+               low_nibbles(low >> 4) | (high & 0x02020202U) << 3},
+              {},
+              {}};
+    scale_by_pairs(span, lane / 8, out);
     return out;
   }
 };
@@ -49,26 +136,43 @@ template <>
 struct octet<q6_k> : octet_base<q6_k> {
   using quads = integer_quads<32, false>;
 
-  // Half h of the block: weights 32 q + i of it have their low bits in nibble q / 2 of byte
-  // 32 (q % 2) + i, their high bits in pair q of byte i.
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
     return 128 * (lane / 16) + 64 * q + 4 * (lane % 16);
   }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
+    // Half h of the block: weights 32 r + i of it have their low bits in nibble r / 2 of byte
+    // 32 (r % 2) + i, their high bits in pair r of byte i.
     const int h = lane / 16;
     const int i = lane % 16;
     const std::uint32_t low = word(span + 64 * h + 4 * i);
     const std::uint32_t high = word(span + 128 + 32 * h + 4 * (i % 8)) >> (2 * (i / 8));
     const float d = load_half(span + 208);
-    quads out{{low_nibbles(low) | low_pairs(high) << 4, low_nibbles(low >> 4) | low_pairs(high >> 4)
-                                                                                    << 4},
-              {},
-              {}};
+    quads out{
+        {low_nibbles(low) | low_pairs(high) << 4, low_nibbles(low >> 4) | (high & 0x30303030U)},
+        {},
+        {}};
     for (int q = 0; q < 2; ++q) {
       const auto scale = static_cast<std::int8_t>(span[192 + first(lane, q) / 16]);
       out.scale[q] = d * static_cast<float>(scale);
     }
     return out;
+  }
+};
+
+/// Consecutive lanes read consecutive words.
+template <>
+struct octet<q8_k> : octet_base<q8_k> {
+  using quads = integer_quads<128, false>;
+
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
+    return 128 * q + 4 * lane;
+  }
+  [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
+    const float d = bit_cast<float>(word(span));
+    return {{word(span + 4 + first(lane, 0)) ^ 0x80808080U,
+             word(span + 4 + first(lane, 1)) ^ 0x80808080U},
+            {d, d},
+            {}};
   }
 };
 

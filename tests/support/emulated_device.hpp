@@ -9,6 +9,7 @@
 #pragma once
 
 #include <ucontext.h>
+#include <csetjmp>
 
 #include <cstdint>
 #include <cstdio>
@@ -90,18 +91,18 @@ class emulated_block {
   };
   struct warp_state {
     barrier gate;
-    float value[32];
+    float value[2][32];  // used in turn: one barrier is enough
   };
   struct fiber {
-    fiber(emulated_block& b, int i) : owner(&b), index(i), stack(stack_bytes) {}
-    static constexpr std::size_t stack_bytes = std::size_t{256} << 10;
+    fiber(emulated_block& b, int i) : owner(&b), index(i) {}
     emulated_block* owner;
     int index;
     bool done = false;
     std::vector<copy> open;
     std::vector<std::vector<copy>> groups;
-    std::vector<char> stack;
-    ucontext_t context{};
+    ucontext_t context{};  // how it is entered
+    std::jmp_buf resume;   // where it waits; no system call, unlike swapcontext
+    bool entered = false;
   };
   struct freed {
     void operator()(std::uint8_t* p) const noexcept { std::free(p); }
@@ -117,21 +118,30 @@ class emulated_block {
     return std::unique_ptr<std::uint8_t, freed>(static_cast<std::uint8_t*>(p));
   }
 
+  static constexpr std::size_t stack_bytes = std::size_t{256} << 10;
+  // Kept for all blocks of a program: one runs at a time.
+  static char* stack_of(int index) {
+    static std::vector<std::unique_ptr<char[]>> stacks;
+    while (stacks.size() <= static_cast<std::size_t>(index)) {
+      stacks.emplace_back(new char[stack_bytes]);  // not zeroed
+    }
+    return stacks[static_cast<std::size_t>(index)].get();
+  }
+
   // makecontext passes ints only.
   static void enter(unsigned high, unsigned low) {
     auto* const f = reinterpret_cast<fiber*>(static_cast<std::uintptr_t>(high) << 32 | low);
     f->owner->body_(f->owner->argument_, emulated_thread(*f->owner, f->index));
     if (!f->open.empty() || !f->groups.empty()) device_fault("a thread ended before its copies");
     f->done = true;
-    swapcontext(&f->context, &f->owner->scheduler_);
-    device_fault("a finished thread ran on");
+    _longjmp(f->owner->scheduler_, 1);
   }
 
   void run() {
     for (auto& f : fibers_) {
       getcontext(&f->context);
-      f->context.uc_stack.ss_sp = f->stack.data();
-      f->context.uc_stack.ss_size = f->stack.size();
+      f->context.uc_stack.ss_sp = stack_of(f->index);
+      f->context.uc_stack.ss_size = stack_bytes;
       f->context.uc_link = nullptr;
       const auto address = reinterpret_cast<std::uintptr_t>(f.get());
       makecontext(&f->context, reinterpret_cast<void (*)()>(&enter), 2,
@@ -148,12 +158,20 @@ class emulated_block {
         fiber& f = *fibers_[i];
         if (f.done) continue;
         current_ = &f;
-        swapcontext(&scheduler_, &f.context);
+        resume(f);
         if (f.done) moved_ = true;
         left = left || !f.done;
       }
       if (left && !moved_) device_fault("a barrier that not all threads reach");
     }
+  }
+
+  // Runs a fiber until it waits or ends.
+  void resume(fiber& f) {
+    if (_setjmp(scheduler_) != 0) return;
+    if (f.entered) _longjmp(f.resume, 1);
+    f.entered = true;
+    setcontext(&f.context);
   }
 
   void pass(barrier& gate, int threads) {
@@ -165,7 +183,9 @@ class emulated_block {
       return;
     }
     fiber* const own = current_;
-    while (gate.passed == before) swapcontext(&own->context, &scheduler_);
+    while (gate.passed == before) {
+      if (_setjmp(own->resume) == 0) _longjmp(scheduler_, 1);
+    }
     moved_ = true;
   }
 
@@ -176,7 +196,7 @@ class emulated_block {
   barrier gate_;
   void (*body_)(void*, emulated_thread) = nullptr;
   void* argument_ = nullptr;
-  ucontext_t scheduler_{};
+  std::jmp_buf scheduler_;
   fiber* current_ = nullptr;
   bool moved_ = false;
 };
@@ -190,12 +210,11 @@ inline void emulated_thread::sync_block() const {
   block_->pass(block_->gate_, static_cast<int>(block_->fibers_.size()));
 }
 inline float emulated_thread::exchanged(float value, int mask) const {
-  auto& warp_values = block_->warps_[static_cast<std::size_t>(warp())].value;
-  warp_values[lane()] = value;
+  auto& own = block_->warps_[static_cast<std::size_t>(warp())];
+  auto& values = own.value[own.gate.passed % 2];
+  values[lane()] = value;
   sync_warp();
-  const float other = warp_values[lane() ^ mask];
-  sync_warp();  // all have read
-  return other;
+  return values[lane() ^ mask];
 }
 inline void emulated_thread::begin_copy(std::uint8_t* to, const std::uint8_t* from,
                                         int bytes) const {

@@ -81,22 +81,22 @@ struct gemv_kernel {
     t.sync_block();  // the rings are free
 
     auto* const sums = reinterpret_cast<float*>(t.shared());
+    constexpr int outputs = together * M;
+    float left[outputs];
     SUBBYTE_UNROLL
     for (int j = 0; j < together; ++j) {
       SUBBYTE_UNROLL
-      for (int m = 0; m < M; ++m) {
-        float v = sum[j][m];
-        for (int mask = warp_lanes / 2; mask > 0; mask /= 2) v += t.exchanged(v, mask);
-        if (t.lane() == 0) sums[t.warp() * together * M + j * M + m] = v;
-      }
+      for (int m = 0; m < M; ++m) left[j * M + m] = sum[j][m];
     }
+    const int output = add_lanes(t, left);
+    if (t.lane() % (warp_lanes / outputs) == 0) sums[t.warp() * outputs + output] = left[0];
     t.sync_block();
     const int own = t.warp() * warp_lanes + t.lane();
-    if (own < together * M) {
+    if (own < outputs) {
       const index_t r = row0 + own / M;
       const int m = own % M;
       float v = sums[own];
-      for (int other = 1; other < warps; ++other) v += sums[other * together * M + own];
+      for (int other = 1; other < warps; ++other) v += sums[other * outputs + own];
       if (r < w.rows() && m < x.rows()) y[m * pitch + r] = v;
     }
   }
@@ -105,6 +105,32 @@ struct gemv_kernel {
   // A row beyond the last is the last: its sums are not stored.
   SUBBYTE_DEVICE static index_t existing_row(const View& w, index_t r) noexcept {
     return r < w.rows() ? r : w.rows() - 1;
+  }
+
+  // The sums over all lanes of each of `value`, in value[0]: of which one, the result says. Each
+  // step halves the sums that a lane keeps, until one is left.
+  template <class Thread, int Count>
+  SUBBYTE_DEVICE static int add_lanes(const Thread& t, float (&value)[Count]) noexcept {
+    static_assert((Count & (Count - 1)) == 0 && Count <= warp_lanes);
+    int kept = 0;
+    int width = Count / 2;
+    SUBBYTE_UNROLL
+    for (int mask = warp_lanes / 2; mask > 0; mask /= 2) {
+      if (width == 0) {
+        value[0] += t.exchanged(value[0], mask);
+        continue;
+      }
+      const bool upper = (t.lane() & mask) != 0;
+      SUBBYTE_UNROLL
+      for (int i = 0; i < Count / 2; ++i) {
+        if (i >= width) break;
+        const float sent = upper ? value[i] : value[i + width];
+        value[i] = (upper ? value[i + width] : value[i]) + t.exchanged(sent, mask);
+      }
+      kept += upper ? width : 0;
+      width /= 2;
+    }
+    return kept;
   }
 
   struct levels_of_rows {

@@ -1,0 +1,509 @@
+// SPDX-License-Identifier: Apache-2.0
+/// What cuda/ promises, for every format: cases that run on a machine, emulated or real.
+///
+/// The program that includes this runs them all; what needs a large matrix stands in large.cu.
+#pragma once
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "cuda/machines.hpp"
+#include "subbyte/cuda/dequantize.cuh"
+#include "subbyte/cuda/gemv.cuh"
+#include "subbyte/cuda/octet/all.cuh"
+#include "subbyte/format/list.hpp"
+#include "support/blocks.hpp"
+#include "support/catch.hpp"
+#include "support/random.hpp"
+
+namespace cuda_cases {
+
+using namespace subbyte;
+using test_support::machine;
+
+struct shape {
+  index_t rows;
+  index_t cols;
+};
+
+inline std::vector<std::uint8_t> random_bytes(index_t count, std::uint64_t seed) {
+  std::mt19937_64 generator(seed);
+  std::vector<std::uint8_t> bytes(static_cast<std::size_t>(count));
+  for (auto& b : bytes) b = static_cast<std::uint8_t>(generator() >> 56);
+  return bytes;
+}
+
+/// Bytes of a matrix somewhere in memory: `offset` bytes behind an address as aligned as they come.
+/// View is block_matrix_view<F> or row_scaled_matrix_view<F>.
+template <class View>
+struct placed_bytes {
+  placed_bytes(const machine& on, std::vector<std::uint8_t> content, shape s, index_t offset)
+      : host_bytes(std::move(content)),
+        device_memory(on.place([&] {
+          std::vector<std::uint8_t> moved(static_cast<std::size_t>(offset), 0xFF);
+          moved.insert(moved.end(), host_bytes.begin(), host_bytes.end());
+          return moved;
+        }())),
+        host(view_at(host_bytes.data(), s)),
+        device(view_at(device_memory.data() + offset, s)) {}
+
+  template <class Byte>
+  static View view_at(Byte* bytes, shape s) {
+    if constexpr (requires { typename View::scale_type; }) {
+      return View(bytes, s.rows, s.cols);
+    } else {
+      return View(reinterpret_cast<const typename View::format*>(bytes), s.rows, s.cols);
+    }
+  }
+
+  std::vector<std::uint8_t> host_bytes;
+  machine::memory<std::uint8_t> device_memory;
+  View host;
+  cuda::device_view<View> device;
+};
+
+template <class F>
+constexpr bool is_row_scaled = row_scaled_format<F>;
+template <class F>
+using view_of =
+    std::conditional_t<is_row_scaled<F>, row_scaled_matrix_view<F>, block_matrix_view<F>>;
+
+/// Every decoded weight of the host's view, row-major.
+template <class View>
+std::vector<float> decoded(const View& w) {
+  std::vector<float> out(static_cast<std::size_t>(w.rows() * w.cols()));
+  for (index_t r = 0; r < w.rows(); ++r) w.decode_row(r, 0, w.cols(), out.data() + r * w.cols());
+  return out;
+}
+
+template <class T>
+T host_rounded(float v) {
+  if constexpr (std::is_same_v<T, float>) {
+    return v;
+  } else {
+    return T::nearest(v);
+  }
+}
+template <class T>
+bool is_nan(T v) {
+  if constexpr (std::is_same_v<T, float>) {
+    return std::isnan(v);
+  } else {
+    return v.is_nan();
+  }
+}
+template <class T>
+bool same(T a, T b) {
+  return std::memcmp(&a, &b, sizeof(T)) == 0 || (is_nan(a) && is_nan(b));
+}
+
+/// Rows `source` of `expected` [., cols] stand in out, rounded to T; what lies between the rows is
+/// as poisoned() left it.
+template <class T>
+void check_rows(const std::vector<T>& out, index_t pitch, const std::vector<index_t>& source,
+                const std::vector<float>& expected, index_t rows, index_t cols) {
+  const T untouched = test_support::all_ones<T>(1)[0];
+  const auto wrong = [&](std::size_t i, index_t k) {
+    const bool exists = source[i] >= 0 && source[i] < rows;
+    const T found = out[i * static_cast<std::size_t>(pitch) + static_cast<std::size_t>(k)];
+    if (k >= cols) return std::memcmp(&found, &untouched, sizeof(T)) != 0;
+    if (!exists) return !is_nan(found);
+    return !same(found, host_rounded<T>(expected[static_cast<std::size_t>(source[i] * cols + k)]));
+  };
+  for (std::size_t i = 0; i < source.size(); ++i) {
+    const index_t end = i + 1 == source.size() ? cols : pitch;  // the array ends with its last row
+    for (index_t k = 0; k < end; ++k) {
+      if (wrong(i, k)) FAIL("row " << i << ", column " << k);
+    }
+  }
+}
+
+template <class T, class View>
+void check_dequantize(const machine& on, const View& host, cuda::device_view<View> device,
+                      index_t pitch) {
+  const index_t rows = host.rows();
+  const index_t cols = host.cols();
+  std::vector<index_t> all;
+  for (index_t r = 0; r < rows; ++r) all.push_back(r);
+  const auto out = on.poisoned<T>(static_cast<std::size_t>((rows - 1) * pitch + cols));
+  cuda::dequantize(on.queue(), device,
+                   cuda::device_tensor_view<T, 2, row_pitched>(
+                       tensor_view<T, 2, row_pitched>(out.data(), {rows, cols}, {pitch})));
+  check_rows(out.read(), pitch, all, decoded(host), rows, cols);
+}
+
+template <class View>
+void check_get_rows(const machine& on, const View& host, cuda::device_view<View> device) {
+  const std::vector<index_t> wanted{host.rows() - 1, 0, -1, 0, host.rows(), index_t{1} << 40};
+  const auto indices = on.place(wanted);
+  const auto count = static_cast<index_t>(wanted.size());
+  const auto out = on.poisoned<half>(static_cast<std::size_t>(count * host.cols()));
+  cuda::get_rows(
+      on.queue(), device,
+      cuda::device_view<vector_view<const index_t>>(
+          vector_view<const index_t>(indices.data(), count)),
+      cuda::device_tensor_view<half, 2>(matrix_view<half>(out.data(), count, host.cols())));
+  check_rows(out.read(), host.cols(), wanted, decoded(host), host.rows(), host.cols());
+}
+
+/// |scale level| + |offset| of every weight, as the lanes hold it: what the bounds of products with
+/// float and integer x are made of. The lanes' own test is octet.cpp.
+template <class View>
+std::vector<double> magnitudes(const View& host) {
+  using reader = cuda::row_reader<View>;
+  std::vector<double> out(static_cast<std::size_t>(host.rows() * host.cols()));
+  for (index_t r = 0; r < host.rows(); ++r) {
+    const reader source(host, r);
+    for (index_t k0 = 0; k0 < host.cols(); k0 += cuda::span_weights) {
+      alignas(16) std::uint8_t span[reader::span_bytes] = {};
+      const index_t at = k0 / cuda::span_weights * reader::span_bytes;
+      const index_t left = source.bytes() - at;
+      std::memcpy(span, source.data() + at,
+                  static_cast<std::size_t>(left < reader::span_bytes ? left : reader::span_bytes));
+      for (int lane = 0; lane < cuda::warp_lanes; ++lane) {
+        if (k0 + reader::first(lane, 0) >= host.cols() &&
+            k0 + reader::first(lane, 1) >= host.cols()) {
+          continue;
+        }
+        const auto quads = source.load(span, k0, lane);
+        for (int q = 0; q < 2; ++q) {
+          for (int i = 0; i < 4; ++i) {
+            const index_t k = k0 + reader::first(lane, q) + i;
+            if (k >= host.cols()) continue;
+            double size = 0;
+            if constexpr (requires { quads.bytes; }) {
+              const int level = static_cast<int>(quads.bytes[q] >> (8 * i) & 0xFF) - quads.bias;
+              size = std::fabs(static_cast<double>(quads.scale[q]) * level);
+              if (quads.has_offset) size += std::fabs(static_cast<double>(quads.offset[q]));
+            } else {
+              size = std::fabs(static_cast<double>(quads.scale) *
+                               static_cast<double>(quads.level[q][i]));
+            }
+            const index_t column =
+                cuda::column_order(host) != nullptr ? cuda::column_order(host)[k] : k;
+            out[static_cast<std::size_t>(r * host.cols() + column)] = size;
+          }
+        }
+      }
+    }
+  }
+  return out;
+}
+
+/// y against a product in double of the decoded weights; `extra` is the relative error that every
+/// product has besides the roundings of the sum, `absolute` that of a product of levels.
+template <class View, class X>
+void check_products(const std::vector<float>& y, index_t pitch, const View& host,
+                    const std::vector<float>& x, index_t m, double extra) {
+  const auto w = decoded(host);
+  const auto size = magnitudes(host);
+  const double unit = std::ldexp(1.0, -24);
+  const auto cols = static_cast<std::size_t>(host.cols());
+  const double relative =
+      cuda::gemv_kernel<View, X, 8>::roundings(host.cols()) * unit * 1.001 + extra;
+  for (index_t i = 0; i < m; ++i) {
+    for (index_t r = 0; r < host.rows(); ++r) {
+      double exact = 0;
+      double bound = 1e-36;  // products below the normal floats
+      for (std::size_t k = 0; k < cols; ++k) {
+        const double activation = x[static_cast<std::size_t>(i) * cols + k];
+        exact += activation * static_cast<double>(w[static_cast<std::size_t>(r) * cols + k]);
+        bound += relative * std::fabs(activation) * size[static_cast<std::size_t>(r) * cols + k];
+      }
+      const float found = y[static_cast<std::size_t>(i * pitch + r)];
+      if (!(std::fabs(static_cast<double>(found) - exact) <= bound)) {
+        FAIL("x " << i << ", row " << r << ": " << found << ", exact " << exact << " +- " << bound);
+      }
+    }
+  }
+}
+
+/// Products of m rows of x in every arithmetic that the matrix has, and the same bits once more.
+template <class View>
+void check_gemv(const machine& on, const View& host, cuda::device_view<View> device, index_t m,
+                index_t x_pitch, std::uint64_t seed) {
+  const index_t n = host.rows();
+  const index_t k = host.cols();
+  auto dense = test_support::normal_vector(static_cast<std::size_t>(m * k), 1.0, seed);
+  // Numbers that fp16 holds, so that all arithmetics see the same x.
+  for (float& v : dense) v = half::nearest(v).to_float();
+  std::vector<float> pitched(static_cast<std::size_t>((m - 1) * x_pitch + k), NAN);
+  for (index_t i = 0; i < m; ++i) {
+    for (index_t j = 0; j < k; ++j) {
+      pitched[static_cast<std::size_t>(i * x_pitch + j)] =
+          dense[static_cast<std::size_t>(i * k + j)];
+    }
+  }
+  const index_t y_pitch = n + 3;
+  const auto count = static_cast<std::size_t>((m - 1) * y_pitch + n);
+  const auto y_view = [&](const machine::memory<float>& y) {
+    return cuda::device_tensor_view<float, 2, row_pitched>(
+        tensor_view<float, 2, row_pitched>(y.data(), {m, n}, {y_pitch}));
+  };
+  const auto untouched_between = [&](const std::vector<float>& y) {
+    for (index_t i = 0; i + 1 < m; ++i) {
+      for (index_t r = n; r < y_pitch; ++r) {
+        if (bit_cast<std::uint32_t>(y[static_cast<std::size_t>(i * y_pitch + r)]) != ~0U)
+          return false;
+      }
+    }
+    return true;
+  };
+
+  const auto x = on.place(pitched);
+  const cuda::device_tensor_view<float, 2, row_pitched> x_view(
+      tensor_view<float, 2, row_pitched>(x.data(), {m, k}, {x_pitch}));
+  const auto y = on.poisoned<float>(count);
+  cuda::gemv(on.queue(), device, x_view, y_view(y));
+  const auto found = y.read();
+  check_products<View, cuda::float_activations>(found, y_pitch, host, dense, m, 0);
+  REQUIRE(untouched_between(found));
+  const auto again = on.poisoned<float>(count);
+  cuda::gemv(on.queue(), device, x_view, y_view(again));
+  const auto second = again.read();
+  REQUIRE(std::memcmp(second.data(), found.data(), count * sizeof(float)) == 0);
+
+  if constexpr (cuda::integer_levels<View>) {
+    std::vector<half> halves(pitched.size());
+    for (std::size_t i = 0; i < pitched.size(); ++i) halves[i] = half::nearest(pitched[i]);
+    const auto xh = on.place(halves);
+    const auto yh = on.poisoned<float>(count);
+    cuda::gemv(on.queue(), device,
+               cuda::device_tensor_view<half, 2, row_pitched>(
+                   tensor_view<half, 2, row_pitched>(xh.data(), {m, k}, {x_pitch})),
+               y_view(yh));
+    // Two roundings of halves for each product; normal x and levels of at least 1/8 stay normal.
+    check_products<View, cuda::half_activations>(yh.read(), y_pitch, host, dense, m,
+                                                 2.01 * std::ldexp(1.0, -11));
+
+    const index_t pitch = cuda::quantized_rows::pitch(k);
+    const auto codes = on.poisoned<std::int8_t>(static_cast<std::size_t>(m * pitch));
+    const auto scales = on.poisoned<float>(static_cast<std::size_t>(m * pitch / 32));
+    const cuda::quantized_rows room{
+        cuda::device_tensor_view<std::int8_t, 2>(matrix_view<std::int8_t>(codes.data(), m, pitch)),
+        cuda::device_tensor_view<float, 2>(matrix_view<float>(scales.data(), m, pitch / 32))};
+    const auto yi = on.poisoned<float>(count);
+    cuda::gemv(on.queue(), device, cuda::quantize_activations(on.queue(), x_view, room),
+               y_view(yi));
+    const auto stored_codes = codes.read();
+    const auto stored_scales = scales.read();
+    std::vector<float> quantized(dense.size());
+    for (index_t i = 0; i < m; ++i) {
+      for (index_t j = 0; j < pitch; ++j) {
+        const float scale = stored_scales[static_cast<std::size_t>((i * pitch + j) / 32)];
+        const int code = stored_codes[static_cast<std::size_t>(i * pitch + j)];
+        if (j >= k) {
+          if (code != 0) FAIL("x " << i << ", " << j << " is padding");
+          continue;
+        }
+        const float v = dense[static_cast<std::size_t>(i * k + j)];
+        if (!(std::fabs(static_cast<double>(v) - static_cast<double>(scale) * code) <=
+              0.5001 * static_cast<double>(scale))) {
+          FAIL("x " << i << ", " << j << ": " << v << " is " << code << " x " << scale);
+        }
+        // In float, as the product has it; exact enough for the bound, which is of the sum.
+        quantized[static_cast<std::size_t>(i * k + j)] = scale * static_cast<float>(code);
+      }
+    }
+    // The product of two scales and that of scale and code above each round once more.
+    check_products<View, cuda::integer_activations>(yi.read(), y_pitch, host, quantized, m,
+                                                    4 * std::ldexp(1.0, -24));
+  }
+}
+
+/// One-hot x: y is a column of W, to the bit.
+template <class View>
+void check_one_hot(const machine& on, const View& host, cuda::device_view<View> device) {
+  const auto w = decoded(host);
+  const index_t n = host.rows();
+  const index_t k = host.cols();
+  for (index_t k0 = 0; k0 < k; k0 += 8) {
+    const index_t m = k - k0 < 8 ? k - k0 : 8;
+    std::vector<float> hot(static_cast<std::size_t>(m * k));
+    for (index_t i = 0; i < m; ++i) hot[static_cast<std::size_t>(i * k + k0 + i)] = 1;
+    const auto x = on.place(hot);
+    const auto y = on.poisoned<float>(static_cast<std::size_t>(m * n));
+    cuda::gemv(on.queue(), device,
+               cuda::device_tensor_view<float, 2>(matrix_view<float>(x.data(), m, k)),
+               cuda::device_tensor_view<float, 2>(matrix_view<float>(y.data(), m, n)));
+    const auto found = y.read();
+    for (index_t i = 0; i < m; ++i) {
+      for (index_t r = 0; r < n; ++r) {
+        if (found[static_cast<std::size_t>(i * n + r)] !=
+            w[static_cast<std::size_t>(r * k + k0 + i)]) {
+          FAIL("row " << r << ", column " << k0 + i);
+        }
+      }
+    }
+  }
+}
+
+#if defined(SUBBYTE_TESTED_FORMATS)
+using tested_formats = type_list<SUBBYTE_TESTED_FORMATS>;
+#else
+using tested_formats = file_formats;
+#endif
+
+template <class Body>
+void for_each_tested_format(Body&& body) {
+  for_each_type(tested_formats{}, body);
+}
+
+/// Bytes of normal weights in F.
+template <class F>
+std::vector<std::uint8_t> encoded_bytes(shape s, std::uint64_t seed) {
+  const auto w = test_support::normal_vector(static_cast<std::size_t>(s.rows * s.cols), 0.02, seed);
+  const matrix_view<const float> view(w.data(), s.rows, s.cols);
+  const auto bytes_of = [](const auto& m) {
+    const auto v = m.view();
+    const auto* begin = reinterpret_cast<const std::uint8_t*>(v.data());
+    return std::vector<std::uint8_t>(begin, begin + v.size_bytes());
+  };
+  if constexpr (is_row_scaled<F>) {
+    row_scaled_matrix<F> m(s.rows, s.cols);
+    reference{}.apply(view, m, serial);
+    return bytes_of(m);
+  } else {
+    block_matrix<F> m(s.rows, s.cols);
+    reference{}.apply(view, m, serial);
+    return bytes_of(m);
+  }
+}
+
+template <class F>
+index_t matrix_bytes(shape s) {
+  return view_of<F>(nullptr, s.rows, s.cols).size_bytes();
+}
+
+/// Shapes that F's matrices may have: whole blocks for those whose rows begin with a scale.
+template <class F>
+std::vector<shape> ragged_shapes() {
+  if (is_row_scaled<F>) return {{1, 256}, {5, 1280}};
+  return {{1, 1}, {3, 31}, {2, 256}, {5, 300}, {7, 1284}};
+}
+
+}  // namespace cuda_cases
+
+TEST_CASE("Random bytes of every format are dequantized as the host does", "[sanitize]") {
+  using namespace cuda_cases;
+  const machine on;
+  for_each_tested_format([&]<class F>(std::type_identity<F>) {
+    for (const shape s : ragged_shapes<F>()) {
+      // Aligned to 16 bytes, and to as little as F may be.
+      for (const index_t offset : {index_t{0}, index_t{4}, static_cast<index_t>(alignof(F))}) {
+        INFO(F::name << ' ' << s.rows << " x " << s.cols << ", " << offset << " bytes behind");
+        const placed_bytes<view_of<F>> w(on, random_bytes(matrix_bytes<F>(s), 7), s, offset);
+        check_dequantize<float>(on, w.host, w.device, s.cols);
+        check_dequantize<float>(on, w.host, w.device, s.cols + 3);
+        check_dequantize<half>(on, w.host, w.device, (s.cols + 3) / 4 * 4);
+        check_dequantize<bfloat16>(on, w.host, w.device, s.cols);
+      }
+    }
+  });
+}
+
+TEST_CASE("Rows of every format are looked up, and rows that do not exist are NaN", "[sanitize]") {
+  using namespace cuda_cases;
+  const machine on;
+  for_each_tested_format([&]<class F>(std::type_identity<F>) {
+    INFO(F::name);
+    const shape s{3, 512};
+    const placed_bytes<view_of<F>> w(on, random_bytes(matrix_bytes<F>(s), 8), s, 0);
+    check_get_rows(on, w.host, w.device);
+  });
+}
+
+TEST_CASE("Products with one to eight rows of x are within their bounds, the same in every run",
+          "[sanitize]") {
+  using namespace cuda_cases;
+  const machine on;
+  for_each_tested_format([&]<class F>(std::type_identity<F>) {
+    std::uint64_t seed = 100;
+    for (const shape s : ragged_shapes<F>()) {
+      for (const index_t m : {1, 2, 3, 5, 8}) {
+        INFO(F::name << ' ' << s.rows << " x " << s.cols << ", " << m << " rows of x");
+        const index_t offset = m % 2 == 0 ? 0 : static_cast<index_t>(alignof(F));
+        const placed_bytes<view_of<F>> w(on, encoded_bytes<F>(s, ++seed), s, offset);
+        check_gemv(on, w.host, w.device, m, m % 2 == 0 ? s.cols : (s.cols + 7) / 4 * 4, seed);
+      }
+    }
+  });
+}
+
+TEST_CASE("A one-hot x picks a column of W, to the bit") {
+  using namespace cuda_cases;
+  const machine on;
+  for_each_tested_format([&]<class F>(std::type_identity<F>) {
+    INFO(F::name);
+    const shape s{3, is_row_scaled<F> ? 256 : 288};
+    const placed_bytes<view_of<F>> w(on, encoded_bytes<F>(s, 5), s, 0);
+    check_one_hot(on, w.host, w.device);
+  });
+}
+
+TEST_CASE("Calls refuse shapes that do not fit, by name") {
+  using namespace cuda_cases;
+  const machine on;
+  const auto floats = on.poisoned<float>(1024);
+  const auto* blocks = reinterpret_cast<const q4_0*>(floats.data());
+  const cuda::device_view<block_matrix_view<q4_0>> w(block_matrix_view<q4_0>(blocks, 4, 64));
+  const auto dense = [&](index_t rows, index_t cols) {
+    return cuda::device_tensor_view<float, 2>(matrix_view<float>(floats.data(), rows, cols));
+  };
+  const auto refused = [](auto&& call, const std::string& part) {
+    try {
+      call();
+    } catch (const error& e) {
+      INFO(e.what());
+      REQUIRE(e.code() == errc::bad_shape);
+      REQUIRE(std::string(e.what()).find(part) != std::string::npos);
+      return;
+    }
+    FAIL("nothing was thrown");
+  };
+  refused([&] { cuda::dequantize(on.queue(), w, dense(4, 63)); }, "4 x 64 is required");
+  refused([&] { cuda::dequantize(on.queue(), w, dense(5, 64)); }, "an output of 5 x 64");
+  refused(
+      [&] {
+        cuda::get_rows(on.queue(), w,
+                       cuda::device_view<vector_view<const index_t>>(vector_view<const index_t>(
+                           reinterpret_cast<const index_t*>(floats.data()), 3)),
+                       dense(4, 64));
+      },
+      "get_rows");
+  refused([&] { cuda::gemv(on.queue(), w, dense(9, 64), dense(9, 4)); }, "9 rows of x");
+  refused([&] { cuda::gemv(on.queue(), w, dense(0, 64), dense(0, 4)); }, "0 rows of x");
+  refused([&] { cuda::gemv(on.queue(), w, dense(1, 32), dense(1, 4)); }, "x 1 x 32");
+  refused([&] { cuda::gemv(on.queue(), w, dense(2, 64), dense(1, 4)); }, "y 1 x 4");
+  refused(
+      [&] {
+        static_cast<void>(cuda::quantize_activations(
+            on.queue(), dense(2, 40),
+            {cuda::device_tensor_view<std::int8_t, 2>(
+                 matrix_view<std::int8_t>(reinterpret_cast<std::int8_t*>(floats.data()), 2, 40)),
+             dense(2, 2)}));
+      },
+      "rows of 64 codes");
+}
+
+TEST_CASE("Empty matrices are nothing to do") {
+  using namespace cuda_cases;
+  const machine on;
+  const auto floats = on.poisoned<float>(64);
+  const auto* blocks = reinterpret_cast<const q4_0*>(floats.data());
+  const cuda::device_view<block_matrix_view<q4_0>> none(block_matrix_view<q4_0>(blocks, 0, 64));
+  const auto dense = [&](index_t rows, index_t cols) {
+    return cuda::device_tensor_view<float, 2>(matrix_view<float>(floats.data(), rows, cols));
+  };
+  cuda::dequantize(on.queue(), none, dense(0, 64));
+  cuda::gemv(on.queue(), none, dense(1, 64), dense(1, 0));
+  // No columns: a sum of nothing.
+  const cuda::device_view<block_matrix_view<q4_0>> narrow(block_matrix_view<q4_0>(blocks, 2, 0));
+  cuda::dequantize(on.queue(), narrow, dense(2, 0));
+  const auto y = on.poisoned<float>(2);
+  cuda::gemv(on.queue(), narrow, dense(1, 0),
+             cuda::device_tensor_view<float, 2>(matrix_view<float>(y.data(), 1, 2)));
+  const auto found = y.read();
+  REQUIRE((found[0] == 0.0F && found[1] == 0.0F));
+}

@@ -2,8 +2,6 @@
 /// Rounding to integers with a defined result for every input, and the guard against contraction.
 #pragma once
 
-#include <type_traits>  // std::is_constant_evaluated
-
 #include "subbyte/core/bits.hpp"
 
 namespace subbyte {
@@ -16,7 +14,7 @@ inline namespace SUBBYTE_ABI {
 /// through double is folded back. An empty asm that claims to change the register stops them;
 /// nothing else we tried survives vectorisation and forced inlining. No instruction is emitted.
 [[nodiscard]] SUBBYTE_HD_INLINE constexpr float unfused(float product) noexcept {
-  if (!std::is_constant_evaluated()) {
+  if (!__builtin_is_constant_evaluated()) {  // std:: has no device definition
 #if SUBBYTE_ON_DEVICE
     asm("" : "+f"(product));
 #elif defined(__x86_64__)

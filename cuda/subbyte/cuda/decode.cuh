@@ -259,6 +259,15 @@ SUBBYTE_HD_INLINE void bytes_to_floats(std::uint32_t bytes, float (&out)[4]) noe
   }
 }
 
+/// A number below 2^23 less `Bias`, as a float: two steps, where a conversion takes more or waits.
+///
+/// Numerics  exact.
+template <int Bias>
+[[nodiscard]] SUBBYTE_HD_INLINE float integer_to_float(std::uint32_t number) noexcept {
+  constexpr float shift = 8388608.0F + static_cast<float>(Bias);
+  return bit_cast<float>(number | 0x4B000000U) - shift;
+}
+
 /// Four unsigned bytes less `Bias`, as halves.
 ///
 /// Requires  -1023 <= Bias <= 1024.

@@ -58,7 +58,7 @@ struct octet<iq4_xs> : octet_base<iq4_xs> {
     const int g = lane / 4;
     const std::uint32_t low = word(span + 4) >> (4 * g) & 15U;
     const std::uint32_t high = load_u16(span + 2) >> (2 * g) & 3U;
-    const float d = load_half(span) * static_cast<float>(static_cast<int>(low | high << 4) - 32);
+    const float d = load_half(span) * integer_to_float<32>(low | high << 4);
     quads out{{}, {d, d}, {}};
     select16(levels.at, word(span + 8 + 4 * lane), out.bytes);
     return out;

@@ -181,7 +181,7 @@ struct half_pair {
 SUBBYTE_HD_INLINE void select8(const std::uint32_t (&table)[2], std::uint32_t codes,
                                std::uint32_t (&out)[2]) noexcept {
   // Nibbles are selectors as they stand, but those of low and high nibbles alternate.
-  const std::uint32_t first = permute_bytes(table[0], table[1], codes & 0xFFFFU);
+  const std::uint32_t first = permute_bytes(table[0], table[1], codes);
   const std::uint32_t second = permute_bytes(table[0], table[1], codes >> 16);
   out[0] = permute_bytes(first, second, 0x6420U);
   out[1] = permute_bytes(first, second, 0x7531U);
@@ -195,10 +195,10 @@ SUBBYTE_HD_INLINE void select16(const std::uint32_t (&table)[4], std::uint32_t c
   const std::uint32_t side = (codes >> 1 & 0x44444444U) | 0x32103210U;
   std::uint32_t chosen[2];
   for (int i = 0; i < 2; ++i) {
-    const std::uint32_t four = place >> (16 * i) & 0xFFFFU;
+    const std::uint32_t four = place >> (16 * i);
     const std::uint32_t low = permute_bytes(table[0], table[1], four);
     const std::uint32_t high = permute_bytes(table[2], table[3], four);
-    chosen[i] = permute_bytes(low, high, side >> (16 * i) & 0xFFFFU);
+    chosen[i] = permute_bytes(low, high, side >> (16 * i));
   }
   out[0] = permute_bytes(chosen[0], chosen[1], 0x6420U);
   out[1] = permute_bytes(chosen[0], chosen[1], 0x7531U);
@@ -214,14 +214,14 @@ SUBBYTE_HD_INLINE void select32(const std::uint32_t (&table)[8], std::uint32_t c
   const std::uint32_t half = fifths | 0x32103210U;
   std::uint32_t chosen[2];
   for (int i = 0; i < 2; ++i) {
-    const std::uint32_t four = place >> (16 * i) & 0xFFFFU;
+    const std::uint32_t four = place >> (16 * i);
     std::uint32_t sixteen[2];
     for (int k = 0; k < 2; ++k) {
       const std::uint32_t low = permute_bytes(table[4 * k], table[4 * k + 1], four);
       const std::uint32_t high = permute_bytes(table[4 * k + 2], table[4 * k + 3], four);
-      sixteen[k] = permute_bytes(low, high, side >> (16 * i) & 0xFFFFU);
+      sixteen[k] = permute_bytes(low, high, side >> (16 * i));
     }
-    chosen[i] = permute_bytes(sixteen[0], sixteen[1], half >> (16 * i) & 0xFFFFU);
+    chosen[i] = permute_bytes(sixteen[0], sixteen[1], half >> (16 * i));
   }
   out[0] = permute_bytes(chosen[0], chosen[1], 0x6420U);
   out[1] = permute_bytes(chosen[0], chosen[1], 0x7531U);

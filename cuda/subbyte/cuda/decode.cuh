@@ -69,6 +69,19 @@ template <class T>
   }
 }
 
+/// (bits & mask) | other.
+[[nodiscard]] SUBBYTE_HD_INLINE std::uint32_t masked_or(std::uint32_t bits, std::uint32_t mask,
+                                                        std::uint32_t other) noexcept {
+#if SUBBYTE_ON_DEVICE
+  // ptxas makes two steps of it where mask and other are constants.
+  std::uint32_t out;
+  asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(out) : "r"(bits), "r"(mask), "r"(other));
+  return out;
+#else
+  return (bits & mask) | other;
+#endif
+}
+
 /// Byte i of the result is byte (selector >> 4 i) & 7 of the eight bytes `low`, `high`.
 ///
 /// Requires  no selector above 7.
@@ -192,7 +205,7 @@ SUBBYTE_HD_INLINE void select16(const std::uint32_t (&table)[4], std::uint32_t c
                                 std::uint32_t (&out)[2]) noexcept {
   const std::uint32_t place = codes & 0x77777777U;
   // Byte i of the first or of the second eight, as bit 3 of code i says.
-  const std::uint32_t side = (codes >> 1 & 0x44444444U) | 0x32103210U;
+  const std::uint32_t side = masked_or(codes >> 1, 0x44444444U, 0x32103210U);
   std::uint32_t chosen[2];
   for (int i = 0; i < 2; ++i) {
     const std::uint32_t four = place >> (16 * i);
@@ -210,7 +223,7 @@ SUBBYTE_HD_INLINE void select16(const std::uint32_t (&table)[4], std::uint32_t c
 SUBBYTE_HD_INLINE void select32(const std::uint32_t (&table)[8], std::uint32_t codes,
                                 std::uint32_t fifths, std::uint32_t (&out)[2]) noexcept {
   const std::uint32_t place = codes & 0x77777777U;
-  const std::uint32_t side = (codes >> 1 & 0x44444444U) | 0x32103210U;
+  const std::uint32_t side = masked_or(codes >> 1, 0x44444444U, 0x32103210U);
   const std::uint32_t half = fifths | 0x32103210U;
   std::uint32_t chosen[2];
   for (int i = 0; i < 2; ++i) {
@@ -266,6 +279,12 @@ template <int Bias>
 [[nodiscard]] SUBBYTE_HD_INLINE float integer_to_float(std::uint32_t number) noexcept {
   constexpr float shift = 8388608.0F + static_cast<float>(Bias);
   return bit_cast<float>(number | 0x4B000000U) - shift;
+}
+/// integer_to_float<Bias>(bits & mask), in two steps too.
+template <int Bias>
+[[nodiscard]] SUBBYTE_HD_INLINE float integer_to_float(std::uint32_t bits,
+                                                       std::uint32_t mask) noexcept {
+  return integer_to_float<Bias>(masked_or(bits, mask, 0x4B000000U));
 }
 
 /// Four unsigned bytes less `Bias`, as halves.

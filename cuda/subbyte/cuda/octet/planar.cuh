@@ -4,6 +4,7 @@
 #pragma once
 
 #include "subbyte/cuda/octet.cuh"
+#include "subbyte/cuda/octet/levels.cuh"
 #include "subbyte/format/grid.hpp"
 
 namespace subbyte {
@@ -42,6 +43,11 @@ class packed_octet {
     }
   }
 
+  /// The first four bytes, in which codes of 4 bits are nibbles.
+  [[nodiscard]] SUBBYTE_HD_INLINE std::uint32_t nibbles() const noexcept requires(Bits == 4) {
+    return words_[0];
+  }
+
   [[nodiscard]] SUBBYTE_HD_INLINE std::uint32_t code(int i) const noexcept {
     return above(i) & ((1U << Bits) - 1);
   }
@@ -56,7 +62,7 @@ class packed_octet {
       return permute_bytes(low_nibbles(words_[0] >> (4 * (i % 2))), exponent,
                            0x7440U | static_cast<std::uint32_t>(i / 2));
     } else {
-      return code(i) | exponent;
+      return masked_or(above(i), (1U << Bits) - 1, exponent);
     }
   }
 
@@ -116,8 +122,19 @@ struct planar_octet<codebook_grid<C>> : planar_octet_base<codebook_grid<C>> {
       const typename codebook_grid<C>::params& params) noexcept {
     const packed_octet<C::bits> codes(span, lane);
     float_quads out{{}, params.scale};
-    for (int i = 0; i < 8; ++i) {
-      out.level[i / 4][i % 4] = C::value(static_cast<int>(codes.code(i)));
+    if constexpr (C::bits == 4 && has_byte_levels<C>()) {
+      constexpr auto levels = level_bytes<C>();
+      std::uint32_t bytes[2];
+      select16(levels.at, codes.nibbles(), bytes);
+      float even[4];
+      float odd[4];
+      bytes_to_floats<128>(bytes[0], even);
+      bytes_to_floats<128>(bytes[1], odd);
+      for (int i = 0; i < 8; ++i) out.level[i / 4][i % 4] = i % 2 == 0 ? even[i / 2] : odd[i / 2];
+    } else {
+      for (int i = 0; i < 8; ++i) {
+        out.level[i / 4][i % 4] = C::value(static_cast<int>(codes.code(i)));
+      }
     }
     return out;
   }

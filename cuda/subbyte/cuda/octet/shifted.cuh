@@ -4,7 +4,7 @@
 #pragma once
 
 #include "subbyte/cuda/octet.cuh"
-#include "subbyte/cuda/octet/codebooks.cuh"
+#include "subbyte/cuda/octet/levels.cuh"
 #include "subbyte/format/iq2_k.hpp"
 #include "subbyte/format/iq2_ks.hpp"
 #include "subbyte/format/iq3_k.hpp"
@@ -95,7 +95,7 @@ struct octet<iq2_k> : octet_base<iq2_k> {
     quads out{};
     select_pairs<4>(word(span + 12 + 32 * h + 4 * (lane % 8)), p, shifted, out.bytes);
     for (int q = 0; q < 2; ++q) {
-      out.scale[q] = d * integer_to_float<8>(scales >> (16 * q) & 15U);
+      out.scale[q] = d * integer_to_float<8>(scales >> (16 * q), 15U);
     }
     return out;
   }
@@ -147,7 +147,7 @@ struct octet<iq3_k> : octet_base<iq3_k> {
     quads out{};
     select_triples<4>(word(span + 14 + 32 * h + 4 * (lane % 8)), p, high, shifted, out.bytes);
     for (int q = 0; q < 2; ++q) {
-      const float scale = d * integer_to_float<-1>(scales >> (16 * q) << 1 & 30U);
+      const float scale = d * integer_to_float<-1>(scales >> (16 * q) << 1, 30U);
       const std::uint32_t sign = negative << (31 - 4 * q) & 0x80000000U;
       out.scale[q] = bit_cast<float>(bit_cast<std::uint32_t>(scale) ^ sign);
     }
@@ -207,7 +207,7 @@ struct octet<iq4_k> : octet_base<iq4_k> {
 
 /// What a byte of pack_odd_scales says: 2 n + 127 is the scale, its lowest bit raises the group.
 [[nodiscard]] SUBBYTE_HD_INLINE float odd_scale(std::uint32_t byte) noexcept {
-  return integer_to_float<127>(byte & 254U);
+  return integer_to_float<127>(byte, 254U);
 }
 
 /// As iq4_k; both runs are of group l / 4.

@@ -360,7 +360,7 @@ class products {
     return "";
   }
 
-  /// What quantized_activations makes of x.
+  /// What quantize_activations makes of x.
   static void round_to_integers(std::vector<float>& x, index_t cols) {
     constexpr index_t group = subbyte::cuda::integer_activations::group;
     static_cast<void>(cols);  // a multiple of the group
@@ -377,11 +377,15 @@ class products {
   void multiply(std::vector<record>& list, stored_format& format, const shape& s, int m) {
     const int copies = fill(format, s);
     const index_t bytes = stride(format, s);
-    subbyte::cuda::quantized_activations integers(on_, m, s.k);
-    integers.quantize(subbyte::cuda::stream_ref(timer_.stream()),
-                      subbyte::cuda::device_view(
-                          subbyte::tensor_view<const float, 2>(floats_of_x(), m, s.k)));
-    const auto integer_view = integers.view();
+    const index_t pitch = subbyte::cuda::quantized_rows::pitch(s.k);
+    const subbyte::cuda::device_tensor<std::int8_t, 2> codes(on_, m, pitch);
+    const subbyte::cuda::device_tensor<float, 2> scales(
+        on_, m, pitch / subbyte::cuda::integer_activations::group);
+    const auto integer_view = subbyte::cuda::quantize_activations(
+        subbyte::cuda::stream_ref(timer_.stream()),
+        subbyte::cuda::device_view(
+            subbyte::tensor_view<const float, 2>(floats_of_x(), m, s.k)),
+        {codes.view(), scales.view()});
     const bench::device_activations x{m, floats_of_x(),
                                       reinterpret_cast<const half*>(x_halves_.on_device()),
                                       &integer_view};

@@ -69,6 +69,19 @@ template <class T>
   }
 }
 
+/// (bits & mask) | other.
+[[nodiscard]] SUBBYTE_HD_INLINE std::uint32_t masked_or(std::uint32_t bits, std::uint32_t mask,
+                                                        std::uint32_t other) noexcept {
+#if SUBBYTE_ON_DEVICE
+  // ptxas makes two steps of it where mask and other are constants.
+  std::uint32_t out;
+  asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(out) : "r"(bits), "r"(mask), "r"(other));
+  return out;
+#else
+  return (bits & mask) | other;
+#endif
+}
+
 /// Byte i of the result is byte (selector >> 4 i) & 7 of the eight bytes `low`, `high`.
 ///
 /// Requires  no selector above 7.
@@ -181,7 +194,7 @@ struct half_pair {
 SUBBYTE_HD_INLINE void select8(const std::uint32_t (&table)[2], std::uint32_t codes,
                                std::uint32_t (&out)[2]) noexcept {
   // Nibbles are selectors as they stand, but those of low and high nibbles alternate.
-  const std::uint32_t first = permute_bytes(table[0], table[1], codes & 0xFFFFU);
+  const std::uint32_t first = permute_bytes(table[0], table[1], codes);
   const std::uint32_t second = permute_bytes(table[0], table[1], codes >> 16);
   out[0] = permute_bytes(first, second, 0x6420U);
   out[1] = permute_bytes(first, second, 0x7531U);
@@ -192,13 +205,13 @@ SUBBYTE_HD_INLINE void select16(const std::uint32_t (&table)[4], std::uint32_t c
                                 std::uint32_t (&out)[2]) noexcept {
   const std::uint32_t place = codes & 0x77777777U;
   // Byte i of the first or of the second eight, as bit 3 of code i says.
-  const std::uint32_t side = (codes >> 1 & 0x44444444U) | 0x32103210U;
+  const std::uint32_t side = masked_or(codes >> 1, 0x44444444U, 0x32103210U);
   std::uint32_t chosen[2];
   for (int i = 0; i < 2; ++i) {
-    const std::uint32_t four = place >> (16 * i) & 0xFFFFU;
+    const std::uint32_t four = place >> (16 * i);
     const std::uint32_t low = permute_bytes(table[0], table[1], four);
     const std::uint32_t high = permute_bytes(table[2], table[3], four);
-    chosen[i] = permute_bytes(low, high, side >> (16 * i) & 0xFFFFU);
+    chosen[i] = permute_bytes(low, high, side >> (16 * i));
   }
   out[0] = permute_bytes(chosen[0], chosen[1], 0x6420U);
   out[1] = permute_bytes(chosen[0], chosen[1], 0x7531U);
@@ -210,18 +223,18 @@ SUBBYTE_HD_INLINE void select16(const std::uint32_t (&table)[4], std::uint32_t c
 SUBBYTE_HD_INLINE void select32(const std::uint32_t (&table)[8], std::uint32_t codes,
                                 std::uint32_t fifths, std::uint32_t (&out)[2]) noexcept {
   const std::uint32_t place = codes & 0x77777777U;
-  const std::uint32_t side = (codes >> 1 & 0x44444444U) | 0x32103210U;
+  const std::uint32_t side = masked_or(codes >> 1, 0x44444444U, 0x32103210U);
   const std::uint32_t half = fifths | 0x32103210U;
   std::uint32_t chosen[2];
   for (int i = 0; i < 2; ++i) {
-    const std::uint32_t four = place >> (16 * i) & 0xFFFFU;
+    const std::uint32_t four = place >> (16 * i);
     std::uint32_t sixteen[2];
     for (int k = 0; k < 2; ++k) {
       const std::uint32_t low = permute_bytes(table[4 * k], table[4 * k + 1], four);
       const std::uint32_t high = permute_bytes(table[4 * k + 2], table[4 * k + 3], four);
-      sixteen[k] = permute_bytes(low, high, side >> (16 * i) & 0xFFFFU);
+      sixteen[k] = permute_bytes(low, high, side >> (16 * i));
     }
-    chosen[i] = permute_bytes(sixteen[0], sixteen[1], half >> (16 * i) & 0xFFFFU);
+    chosen[i] = permute_bytes(sixteen[0], sixteen[1], half >> (16 * i));
   }
   out[0] = permute_bytes(chosen[0], chosen[1], 0x6420U);
   out[1] = permute_bytes(chosen[0], chosen[1], 0x7531U);
@@ -257,6 +270,21 @@ SUBBYTE_HD_INLINE void bytes_to_floats(std::uint32_t bytes, float (&out)[4]) noe
         permute_bytes(bytes, exponent, 0x7440U | static_cast<std::uint32_t>(i));
     out[i] = bit_cast<float>(bits) - shift;
   }
+}
+
+/// A number below 2^23 less `Bias`, as a float: two steps, where a conversion takes more or waits.
+///
+/// Numerics  exact.
+template <int Bias>
+[[nodiscard]] SUBBYTE_HD_INLINE float integer_to_float(std::uint32_t number) noexcept {
+  constexpr float shift = 8388608.0F + static_cast<float>(Bias);
+  return bit_cast<float>(number | 0x4B000000U) - shift;
+}
+/// integer_to_float<Bias>(bits & mask), in two steps too.
+template <int Bias>
+[[nodiscard]] SUBBYTE_HD_INLINE float integer_to_float(std::uint32_t bits,
+                                                       std::uint32_t mask) noexcept {
+  return integer_to_float<Bias>(masked_or(bits, mask, 0x4B000000U));
 }
 
 /// Four unsigned bytes less `Bias`, as halves.

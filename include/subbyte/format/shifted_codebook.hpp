@@ -118,9 +118,9 @@ struct iq6 {
 
   /// The level of a code that is a float already, without a table.
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr float level_of(float code) noexcept {
-    const float cubic = unfused(code * 0.0011972F);
-    const float square = unfused(code * (cubic - 0.11218F));
-    const float linear = unfused(code * (square + 6.2568F));
+    const float cubic = rounded_product(code, 0.0011972F);
+    const float square = rounded_product(code, cubic - 0.11218F);
+    const float linear = rounded_product(code, square + 6.2568F);
     return linear - 127.0F;
   }
 

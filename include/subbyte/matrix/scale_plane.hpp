@@ -76,7 +76,7 @@ class scale_plane<nested_scale<Inner, Block>> {
   /// Scale i as a float.
   [[nodiscard]] SUBBYTE_HD_INLINE constexpr float at(index_t i) const noexcept {
     const index_t j = first_ + i;
-    return unfused(codes_[j].to_float() * outer_[j / Block]) + offset_;
+    return rounded_product(codes_[j].to_float(), outer_[j / Block]) + offset_;
   }
   /// The plane without its first `count` scales.
   [[nodiscard]] SUBBYTE_HD_INLINE constexpr scale_plane from(index_t count) const noexcept {

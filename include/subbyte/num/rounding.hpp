@@ -12,11 +12,13 @@ inline namespace SUBBYTE_ABI {
 ///
 /// Compilers contract a * b + c into one fma under -mfma, also across statements, and a detour
 /// through double is folded back. An empty asm that claims to change the register stops them;
-/// nothing else we tried survives vectorisation and forced inlining. No instruction is emitted.
+/// nothing else we tried survives vectorisation and forced inlining. No instruction is emitted. On a
+/// device, where ptxas contracts past such an asm, an addition of -0 takes its place;
+/// rounded_product costs nothing there.
 [[nodiscard]] SUBBYTE_HD_INLINE constexpr float unfused(float product) noexcept {
-  if (!__builtin_is_constant_evaluated()) {  // std:: has no device definition
+  if (!__builtin_is_constant_evaluated()) {
 #if SUBBYTE_ON_DEVICE
-    asm("" : "+f"(product));
+    product = __fadd_rn(product, -0.0F);
 #elif defined(__x86_64__)
     asm("" : "+x"(product));
 #elif defined(__aarch64__)
@@ -26,6 +28,16 @@ inline namespace SUBBYTE_ABI {
 #endif
   }
   return product;
+}
+
+/// unfused(a * b), on a device too in one instruction.
+[[nodiscard]] SUBBYTE_HD_INLINE constexpr float rounded_product(float a, float b) noexcept {
+#if SUBBYTE_ON_DEVICE
+  if (!__builtin_is_constant_evaluated()) return __fmul_rn(a, b);
+  return a * b;
+#else
+  return unfused(a * b);
+#endif
 }
 
 /// Nearest integer, ties to even, for |value| <= 4194303 (2^22 - 1).

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "subbyte/cuda/octet.cuh"
+#include "subbyte/cuda/octet/levels.cuh"
 #include "subbyte/format/codebook.hpp"
 #include "subbyte/format/iq4_nl.hpp"
 #include "subbyte/format/iq4_xs.hpp"
@@ -12,19 +13,6 @@
 namespace subbyte {
 inline namespace SUBBYTE_ABI {
 namespace cuda {
-
-/// The levels of a codebook, times `Multiple` integers from -128 to 127, plus 128: four bytes per
-/// word.
-template <class C, int Multiple = 1>
-[[nodiscard]] SUBBYTE_HD_INLINE constexpr constant_array<std::uint32_t, (1 << C::bits) / 4>
-level_bytes() noexcept {
-  constant_array<std::uint32_t, (1 << C::bits) / 4> words{};
-  for (int code = 0; code < 1 << C::bits; ++code) {
-    const int level = static_cast<int>(C::value(code) * static_cast<float>(Multiple)) + 128;
-    words.at[code / 4] |= static_cast<std::uint32_t>(level) << (8 * (code % 4));
-  }
-  return words;
-}
 
 /// Lanes take words of codes as those of q4_0.
 template <>
@@ -58,7 +46,7 @@ struct octet<iq4_xs> : octet_base<iq4_xs> {
     const int g = lane / 4;
     const std::uint32_t low = word(span + 4) >> (4 * g) & 15U;
     const std::uint32_t high = load_u16(span + 2) >> (2 * g) & 3U;
-    const float d = load_half(span) * static_cast<float>(static_cast<int>(low | high << 4) - 32);
+    const float d = load_half(span) * integer_to_float<32>(low | high << 4);
     quads out{{}, {d, d}, {}};
     select16(levels.at, word(span + 8 + 4 * lane), out.bytes);
     return out;

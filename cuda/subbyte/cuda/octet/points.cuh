@@ -61,7 +61,7 @@ struct octet<iq1_s> : octet_base<iq1_s> {
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     const std::uint32_t group = load_u16(span + 34 + 2 * (lane / 4));
     const std::uint32_t index = span[2 + lane] | (group >> (3 * (lane % 4)) & 7U) << 8;
-    const float d = load_half(span) * static_cast<float>((group >> 11 & 14U) + 1);
+    const float d = load_half(span) * integer_to_float<-1>(group >> 11, 14U);
     return shifted_point(index, (group & 0x8000U) != 0, d * 0.125F);
   }
 };
@@ -82,7 +82,7 @@ struct octet<iq1_m> : octet_base<iq1_m> {
     const std::uint32_t levels = (lane < 16 ? low : high) >> (lane / 8 % 2 * 16 + lane / 2 % 4 * 3);
     const std::uint32_t point = static_cast<std::uint32_t>(span[32 + lane / 2]) >> (4 * (lane % 2));
     const float d = to_float(half::from_bits(static_cast<std::uint16_t>(scale))) *
-                    static_cast<float>((levels << 1 & 14U) + 1);
+                    integer_to_float<-1>(levels << 1, 14U);
     return shifted_point(span[lane] | (point & 7U) << 8, (point & 8U) != 0, d * 0.125F);
   }
 };
@@ -98,7 +98,7 @@ struct octet<iq2_xxs> : octet_base<iq2_xxs> {
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     const std::uint8_t* group = span + 2 + 8 * (lane / 4);
     const std::uint32_t signs = word(group + 4);
-    const float d = load_half(span) * static_cast<float>((signs >> 27 & 30U) + 1);
+    const float d = load_half(span) * integer_to_float<-1>(signs >> 27, 30U);
     std::uint32_t point[2];
     load_point<iq2_xxs_codebook>(group[lane % 4], point);
     return signed_point(point, signs_of_seven(signs >> (7 * (lane % 4))), d * 0.125F);
@@ -108,8 +108,8 @@ struct octet<iq2_xxs> : octet_base<iq2_xxs> {
 /// scale (2 n + 1) / 8 of iq2_xs and iq2_s, n being the nibble of point `p`.
 [[nodiscard]] SUBBYTE_HD_INLINE float scale_of_point(const std::uint8_t* scales, int p,
                                                      float scale) noexcept {
-  const std::uint32_t pair = scales[p / 4];
-  return scale * static_cast<float>((pair >> (4 * (p / 2 % 2)) & 15U) * 2 + 1) * 0.125F;
+  const std::uint32_t pair = static_cast<std::uint32_t>(scales[p / 4]) << 1;
+  return scale * integer_to_float<-1>(pair >> (4 * (p / 2 % 2)), 30U) * 0.125F;
 }
 
 /// Lane l takes point l, of group l / 2.
@@ -156,7 +156,7 @@ struct octet<iq3_xxs> : octet_base<iq3_xxs> {
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     const std::uint32_t indices = load_u16(span + 2 + 2 * lane);
     const std::uint32_t signs = word(span + 66 + 4 * (lane / 4));
-    const float d = load_half(span) * static_cast<float>((signs >> 27 & 30U) + 1);
+    const float d = load_half(span) * integer_to_float<-1>(signs >> 27, 30U);
     const std::uint32_t points[2] = {load_point<iq3_xxs_codebook>(indices & 255U),
                                      load_point<iq3_xxs_codebook>(indices >> 8)};
     return signed_point(points, signs_of_seven(signs >> (7 * (lane % 4))), d * 0.25F);
@@ -175,9 +175,8 @@ struct octet<iq3_s> : octet_base<iq3_s> {
     const std::uint32_t indices = load_u16(span + 2 + 2 * lane);
     const std::uint32_t high = static_cast<std::uint32_t>(span[66 + lane / 4])
                                << (8 - lane % 4 * 2);
-    const std::uint32_t pair = span[106 + lane / 8];
-    const float d =
-        load_half(span) * static_cast<float>((pair >> (lane / 4 % 2 * 4) & 15U) * 2 + 1);
+    const std::uint32_t pair = static_cast<std::uint32_t>(span[106 + lane / 8]) << 1;
+    const float d = load_half(span) * integer_to_float<-1>(pair >> (lane / 4 % 2 * 4), 30U);
     const std::uint32_t points[2] = {load_point<iq3_s_codebook>((indices & 255U) | (high & 256U)),
                                      load_point<iq3_s_codebook>(indices >> 8 | (high >> 1 & 256U))};
     return signed_point(points, span[74 + lane], d);

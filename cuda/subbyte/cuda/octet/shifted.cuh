@@ -4,7 +4,7 @@
 #pragma once
 
 #include "subbyte/cuda/octet.cuh"
-#include "subbyte/cuda/octet/codebooks.cuh"
+#include "subbyte/cuda/octet/levels.cuh"
 #include "subbyte/format/iq2_k.hpp"
 #include "subbyte/format/iq2_ks.hpp"
 #include "subbyte/format/iq3_k.hpp"
@@ -95,7 +95,7 @@ struct octet<iq2_k> : octet_base<iq2_k> {
     quads out{};
     select_pairs<4>(word(span + 12 + 32 * h + 4 * (lane % 8)), p, shifted, out.bytes);
     for (int q = 0; q < 2; ++q) {
-      out.scale[q] = d * static_cast<float>(static_cast<int>(scales >> (16 * q) & 15U) - 8);
+      out.scale[q] = d * integer_to_float<8>(scales >> (16 * q), 15U);
     }
     return out;
   }
@@ -120,7 +120,7 @@ struct octet<iq2_ks> : octet_base<iq2_ks> {
     select_pairs<2>(word(span + 6 + 32 * h + 4 * (lane % 8)), p, extra, out.bytes);
     for (int q = 0; q < 2; ++q) {
       const std::uint32_t stored = (scales >> (8 * q) & 15U) | (extra >> (4 + 2 * q) & 16U);
-      out.scale[q] = d * static_cast<float>(static_cast<int>(stored) - 16);
+      out.scale[q] = d * integer_to_float<16>(stored);
     }
     return out;
   }
@@ -147,7 +147,7 @@ struct octet<iq3_k> : octet_base<iq3_k> {
     quads out{};
     select_triples<4>(word(span + 14 + 32 * h + 4 * (lane % 8)), p, high, shifted, out.bytes);
     for (int q = 0; q < 2; ++q) {
-      const float scale = d * static_cast<float>((scales >> (16 * q) & 15U) * 2 + 1);
+      const float scale = d * integer_to_float<-1>(scales >> (16 * q) << 1, 30U);
       const std::uint32_t sign = negative << (31 - 4 * q) & 0x80000000U;
       out.scale[q] = bit_cast<float>(bit_cast<std::uint32_t>(scale) ^ sign);
     }
@@ -175,7 +175,7 @@ struct octet<iq3_ks> : octet_base<iq3_ks> {
     select_triples<2>(word(span + 6 + 32 * h + 4 * (lane % 8)), p, high, extra >> 8, out.bytes);
     for (int q = 0; q < 2; ++q) {
       const std::uint32_t stored = (scales >> (16 * q) & 15U) | (extra << (4 - 2 * q) & 16U);
-      out.scale[q] = d * static_cast<float>(static_cast<int>(stored) - 16);
+      out.scale[q] = d * integer_to_float<16>(stored);
     }
     return out;
   }
@@ -199,7 +199,7 @@ struct octet<iq4_k> : octet_base<iq4_k> {
     select_nibbles<1>(word(span + 16 + 4 * lane), load_u16(span + 2) >> (2 * pair), out.bytes);
     for (int q = 0; q < 2; ++q) {
       const std::uint32_t stored = (low >> (4 * q) & 15U) | (high << (4 - 2 * q) & 48U);
-      out.scale[q] = d * static_cast<float>(static_cast<int>(stored) - 32);
+      out.scale[q] = d * integer_to_float<32>(stored);
     }
     return out;
   }
@@ -207,7 +207,7 @@ struct octet<iq4_k> : octet_base<iq4_k> {
 
 /// What a byte of pack_odd_scales says: 2 n + 127 is the scale, its lowest bit raises the group.
 [[nodiscard]] SUBBYTE_HD_INLINE float odd_scale(std::uint32_t byte) noexcept {
-  return static_cast<float>(static_cast<int>(byte & 254U) - 127);
+  return integer_to_float<127>(byte, 254U);
 }
 
 /// As iq4_k; both runs are of group l / 4.
@@ -273,7 +273,7 @@ struct octet<iq5_k> : octet_base<iq5_k> {
     for (int q = 0; q < 2; ++q) {
       const std::uint32_t stored =
           (scales_low >> (8 * q) & 15U) | (scales_high << (4 - 4 * q) & 48U);
-      out.scale[q] = d * static_cast<float>(static_cast<int>(stored) - 32);
+      out.scale[q] = d * integer_to_float<32>(stored);
     }
     return out;
   }
@@ -314,9 +314,9 @@ struct octet<iq6_k> : octet_base<iq6_k> {
     const std::uint8_t* low_bits = span + 20 + 32 * (lane / 8) + 8 * (lane % 4);
     const std::uint8_t* high_bits = span + 148 + 32 * (lane / 16) + 8 * (lane % 4);
     const float d = load_half(span);
-    const auto group_scale = static_cast<std::int8_t>(span[4 + lane / 2]);
+    const std::uint32_t group_scale = span[4 + lane / 2] ^ 128U;
     const float shift = (load_u16(span + 2) >> (lane / 2) & 1U) != 0 ? iq6::shift : 0.0F;
-    quads out{{}, d * static_cast<float>(group_scale)};
+    quads out{{}, d * integer_to_float<128>(group_scale)};
     for (int q = 0; q < 2; ++q) {
       const std::uint32_t low = word(low_bits + 4 * q) >> (4 * (r % 2));
       const std::uint32_t high = word(high_bits + 4 * q) >> (2 * r);

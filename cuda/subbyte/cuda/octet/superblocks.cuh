@@ -32,8 +32,8 @@ SUBBYTE_HD_INLINE void scale_by_pairs(const std::uint8_t* block, int k, Quads& o
   const float m = load_half(block + 2);
   const std::uint32_t pairs = pairs_of_groups(block + 4, k);
   for (int q = 0; q < 2; ++q) {
-    out.scale[q] = d * static_cast<float>(pairs >> (8 * q) & 63U);
-    out.offset[q] = -(m * static_cast<float>(pairs >> (16 + 8 * q) & 63U));
+    out.scale[q] = d * integer_to_float<0>(pairs >> (8 * q), 63U);
+    out.offset[q] = -(m * integer_to_float<0>(pairs >> (16 + 8 * q), 63U));
   }
 }
 
@@ -56,8 +56,8 @@ struct octet<q2_k> : octet_base<q2_k> {
     const std::uint32_t groups = word(span + 8 * h + 4 * p) >> (8 * (i / 4));
     quads out{{low_pairs(codes), low_pairs(codes >> 2)}, {}, {}};
     for (int q = 0; q < 2; ++q) {
-      out.scale[q] = d * static_cast<float>(groups >> (16 * q) & 15U);
-      out.offset[q] = -(m * static_cast<float>(groups >> (16 * q + 4) & 15U));
+      out.scale[q] = d * integer_to_float<0>(groups >> (16 * q), 15U);
+      out.offset[q] = -(m * integer_to_float<0>(groups >> (16 * q + 4), 15U));
     }
     return out;
   }
@@ -87,8 +87,7 @@ struct octet<q3_k> : octet_base<q3_k> {
               {},
               {}};
     for (int q = 0; q < 2; ++q) {
-      const auto scale = static_cast<int>(scales >> (16 * q) & 63U) - 32;
-      out.scale[q] = d * static_cast<float>(scale);
+      out.scale[q] = d * integer_to_float<32>(scales >> (16 * q), 63U);
     }
     return out;
   }
@@ -152,8 +151,8 @@ struct octet<q6_k> : octet_base<q6_k> {
         {},
         {}};
     for (int q = 0; q < 2; ++q) {
-      const auto scale = static_cast<std::int8_t>(span[192 + first(lane, q) / 16]);
-      out.scale[q] = d * static_cast<float>(scale);
+      const std::uint32_t scale = span[192 + first(lane, q) / 16];
+      out.scale[q] = d * integer_to_float<128>(scale ^ 128U);
     }
     return out;
   }

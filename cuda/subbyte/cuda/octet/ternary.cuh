@@ -64,10 +64,11 @@ struct octet<tq1_0> : octet_base<tq1_0> {
   }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     const float d = load_half(span + 52);
-    // Run 32 + lane: the last digits of the eight words, then those of the other five.
-    const int late = lane - 8;
-    const int at = lane < 8 ? lane : (lane < 28 ? 8 + lane % 4 : 12);
-    const int digit = lane < 8 ? 4 : (lane < 28 ? late / 4 : lane - 28);
+    // Run 32 + lane. Four lanes at a time: two times the fifth digits of four of the eight words,
+    // five times a digit of the next four words, once the four digits of the last.
+    const int four = lane / 4;
+    const int at = four == 7 ? 12 : 4 * (four < 2 ? four : 2) + lane % 4;
+    const int digit = four == 7 ? lane % 4 : 0x4321044 >> (4 * four) & 7;
     return {{digits_base_3(word(span + 4 * (lane % 8)), power_of_3(lane / 8)),
              digits_base_3(word(span + 4 * at), power_of_3(digit))},
             {d, d},

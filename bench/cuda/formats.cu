@@ -303,12 +303,16 @@ using storage_of = std::conditional_t<row_scaled_format<F>, std::type_identity<s
 
 template <class... F>
 auto storages_of(type_list<F...>) -> type_list<typename storage_of<F>::type...>;
+#if defined(SUBBYTE_TESTED_FORMATS)
+using all_storages = decltype(storages_of(type_list<SUBBYTE_TESTED_FORMATS>()));
+#else
 using all_storages =
     joined_t<decltype(storages_of(file_formats())),
              type_list<planes<int_grid<4, zero_points::none>, half, 128>,
                        planes<int_grid<4>, half, 128>,
                        planes<int_grid<8, zero_points::none>, f32_scale, 0>,
                        planes<codebook_grid<nf4>, f32_scale, 64>>>;
+#endif
 
 template <class... S>
 void add_share(const cuda::device& on, type_list<S...>,

@@ -3,9 +3,9 @@
 #include "harness.hpp"
 
 #include <cstdio>
-#include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <stdexcept>
 
 namespace bench {
@@ -41,6 +41,33 @@ void write_json(const results& r, const std::string& path) {
   if (std::rename(unfinished.c_str(), path.c_str()) != 0) {
     throw std::runtime_error("cannot write " + path);
   }
+}
+
+std::string table(const std::vector<record>& records, const std::vector<std::string>& columns) {
+  std::vector<std::vector<std::string>> rows{columns};
+  for (const record& r : records) {
+    std::vector<std::string>& row = rows.emplace_back();
+    for (const std::string& column : columns) {
+      row.emplace_back("-");
+      for (const auto& [name, value] : r) {
+        if (name != column) continue;
+        std::ostringstream text;
+        text.precision(4);
+        std::visit([&](const auto& v) { text << v; }, value);
+        row.back() = text.str();
+      }
+    }
+  }
+  std::string lines;
+  for (const auto& row : rows) {
+    for (std::size_t c = 0; c < columns.size(); ++c) {
+      std::size_t width = 0;
+      for (const auto& other : rows) width = std::max(width, other[c].size());
+      lines += row[c];
+      lines += c + 1 == columns.size() ? "\n" : std::string(width - row[c].size() + 2, ' ');
+    }
+  }
+  return lines;
 }
 
 options parse_options(int argc, char** argv, double default_seconds) {

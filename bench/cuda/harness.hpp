@@ -94,6 +94,9 @@ struct results {
 /// Throws  std::runtime_error when the file cannot be written; it is whole or not there.
 void write_json(const results& r, const std::string& path);
 
+/// The records as lines of text under these columns; a record that lacks one has "-" there.
+std::string table(const std::vector<record>& records, const std::vector<std::string>& columns);
+
 /// The arguments of every program: --out FILE, --seconds S, --commit C.
 struct options {
   std::string out;

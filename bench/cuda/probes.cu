@@ -611,6 +611,19 @@ int main(int argc, char** argv) try {
   probes(on, options.seconds).run(out);
   bench::add_clocks(out, "after");
   write_json(out, options.out);
+  std::printf("%s\n", options.out.c_str());
+  for (const char* const name : {"reads", "writes", "l2", "reads_by_size"}) {
+    std::printf("%s", bench::table(out.section(name), {"name", "us", "tb_per_s"}).c_str());
+  }
+  for (const char* const name : {"matrix_instructions", "lane_instructions"}) {
+    std::printf("%s", bench::table(out.section(name), {"name", "tera_per_s", "per_clock_and_multiprocessor",
+                                                "clock_mhz"})
+                          .c_str());
+  }
+  std::printf("%s", bench::table(out.section("launches"), {"name", "us"}).c_str());
+  std::printf("%s", bench::table(out.section("ceilings"),
+                          {"read_tb_per_s", "copy_tb_per_s", "write_tb_per_s"})
+                        .c_str());
   return 0;
 } catch (const std::exception& e) {
   std::fprintf(stderr, "probes: %s\n", e.what());

@@ -464,6 +464,14 @@ int main(int argc, char** argv) try {
   const bool right = products(on, options.seconds).run(out);
   bench::add_clocks(out, "after");
   write_json(out, options.out);
+  std::printf("%s\n%s%s%s", options.out.c_str(),
+              bench::table(out.section("cublas"), {"type", "n", "k", "m", "us", "tb_per_s", "tflop_per_s"})
+                  .c_str(),
+              bench::table(out.section("dequantize"), {"format", "n", "k", "us", "tb_per_s", "error"})
+                  .c_str(),
+              bench::table(out.section("gemv"), {"format", "x", "n", "k", "m", "us", "tb_per_s",
+                                          "times_as_quick_as_cublas_bf16", "error"})
+                  .c_str());
   if (!right) std::fprintf(stderr, "products: wrong results, see \"error\" in the file\n");
   return right ? 0 : 1;
 } catch (const std::exception& e) {

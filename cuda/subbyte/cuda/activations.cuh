@@ -223,9 +223,9 @@ struct quantize_activations_kernel {
       const float other = t.exchanged(most, mask);
       most = other > most ? other : most;
     }
-    const float scale = most / 127.0F;
+    const float scale = divided(most, 127.0F);
     codes[m * pitch + k] =
-        static_cast<std::int8_t>(scale != 0 ? clamp(rint_even(v / scale), -127, 127) : 0);
+        static_cast<std::int8_t>(scale != 0 ? clamp(rint_even(divided(v, scale)), -127, 127) : 0);
     if (t.lane() == 0) scales[item] = scale;
   }
 };

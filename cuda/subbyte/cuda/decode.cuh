@@ -37,6 +37,15 @@ namespace cuda {
 #endif
 }
 
+/// a / b as IEEE 754 rounds it, whatever flags nvcc got.
+[[nodiscard]] SUBBYTE_HD_INLINE float divided(float a, float b) noexcept {
+#if SUBBYTE_ON_DEVICE
+  return __fdiv_rn(a, b);
+#else
+  return a / b;
+#endif
+}
+
 /// An fp16 number, exactly. NaN keeps being NaN.
 [[nodiscard]] SUBBYTE_HD_INLINE float to_float(half value) noexcept {
 #if SUBBYTE_ON_DEVICE

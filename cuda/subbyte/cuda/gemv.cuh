@@ -31,7 +31,7 @@ struct gemv_kernel {
   static constexpr int stage_bytes = together * staged_bytes(piece_bytes);
   static constexpr int warps = 4;
   /// Blocks of a multiprocessor that the registers are meant for.
-  static constexpr int resident_blocks = M <= 2 ? 8 : (M == 4 ? 4 : (quads::has_offset ? 2 : 3));
+  static constexpr int resident_blocks = M <= 2 ? 8 : (M == 4 ? 4 : 2);
   static constexpr int threads = warps * warp_lanes;
   static constexpr int stages = stage_bytes > 4096 ? 2 : 3;
   static constexpr int shared_bytes = warps * stages * stage_bytes;

@@ -116,6 +116,10 @@ class planar_matrix_view {
   [[nodiscard]] SUBBYTE_HD_INLINE constexpr const std::int32_t* order() const noexcept {
     return order_;
   }
+  /// Null, or the inverse of order().
+  [[nodiscard]] SUBBYTE_HD_INLINE constexpr const std::int32_t* position() const noexcept {
+    return position_;
+  }
 
   /// The same planes with their columns as they are stored: products with it want x in that order.
   [[nodiscard]] SUBBYTE_HD_INLINE constexpr planar_matrix_view in_stored_order() const noexcept {

@@ -30,7 +30,7 @@ class row_reader<block_matrix_view<F>> {
  public:
   using quads = typename octet<F>::quads;
   static constexpr int span_bytes = octet<F>::span_bytes;
-  static constexpr int alignment = block_alignment<F>;
+  static constexpr int alignment = octet<F>::alignment;
 
   SUBBYTE_HD_INLINE row_reader(const block_matrix_view<F>& w, index_t r) noexcept
       : data_(reinterpret_cast<const std::uint8_t*>(w.data() + r * w.blocks_per_row())),
@@ -56,7 +56,7 @@ class row_reader<row_scaled_matrix_view<F>> {
  public:
   using quads = typename octet<F>::quads;
   static constexpr int span_bytes = octet<F>::span_bytes;
-  static constexpr int alignment = block_alignment<F>;
+  static constexpr int alignment = octet<F>::alignment;
 
   SUBBYTE_HD_INLINE row_reader(const row_scaled_matrix_view<F>& w, index_t r) noexcept
       : data_(reinterpret_cast<const std::uint8_t*>(w.row(r))),

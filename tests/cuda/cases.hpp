@@ -153,22 +153,18 @@ void check_get_rows(const machine& on, const View& host, cuda::device_view<View>
 /// float and integer x are made of. The lanes' own test is octet.cpp.
 template <class View>
 std::vector<double> magnitudes(const View& host) {
-  using reader = cuda::row_reader<View>;
+  using reader = cuda::matrix_reader<View>;
+  const reader source(host);
   std::vector<double> out(static_cast<std::size_t>(host.rows() * host.cols()));
   for (index_t r = 0; r < host.rows(); ++r) {
-    const reader source(host, r);
-    for (index_t k0 = 0; k0 < host.cols(); k0 += cuda::span_weights) {
+    for (int k0 = 0; k0 < source.cols(); k0 += cuda::span_weights) {
       alignas(16) std::uint8_t span[reader::span_bytes] = {};
       const index_t at = k0 / cuda::span_weights * reader::span_bytes;
-      const index_t left = source.bytes() - at;
-      std::memcpy(span, source.data() + at,
+      const index_t left = source.row_bytes() - at;
+      std::memcpy(span, source.row(r) + at,
                   static_cast<std::size_t>(left < reader::span_bytes ? left : reader::span_bytes));
       for (int lane = 0; lane < cuda::warp_lanes; ++lane) {
-        if (k0 + reader::first(lane, 0) >= host.cols() &&
-            k0 + reader::first(lane, 1) >= host.cols()) {
-          continue;
-        }
-        const auto quads = source.load(span, k0, lane);
+        const auto quads = source.load(span, r, k0, lane);
         for (int q = 0; q < 2; ++q) {
           for (int i = 0; i < 4; ++i) {
             const index_t k = k0 + reader::first(lane, q) + i;
@@ -182,8 +178,7 @@ std::vector<double> magnitudes(const View& host) {
               size = std::fabs(static_cast<double>(quads.scale) *
                                static_cast<double>(quads.level[q][i]));
             }
-            const index_t column =
-                cuda::column_order(host) != nullptr ? cuda::column_order(host)[k] : k;
+            const index_t column = source.order() != nullptr ? source.order()[k] : k;
             out[static_cast<std::size_t>(r * host.cols() + column)] = size;
           }
         }

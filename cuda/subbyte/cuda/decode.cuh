@@ -110,6 +110,16 @@ template <class T>
 #endif
 }
 
+/// The upper half of the 64 bits of a product.
+[[nodiscard]] SUBBYTE_HD_INLINE std::uint32_t high_product(std::uint32_t a,
+                                                           std::uint32_t b) noexcept {
+#if SUBBYTE_ON_DEVICE
+  return __umulhi(a, b);
+#else
+  return static_cast<std::uint32_t>((static_cast<std::uint64_t>(a) * b) >> 32);
+#endif
+}
+
 /// sum + the four products of signed bytes.
 [[nodiscard]] SUBBYTE_HD_INLINE std::int32_t dot4(std::uint32_t a, std::uint32_t b,
                                                   std::int32_t sum) noexcept {

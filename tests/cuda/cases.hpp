@@ -12,7 +12,9 @@
 #include "subbyte/cuda/dequantize.cuh"
 #include "subbyte/cuda/gemv.cuh"
 #include "subbyte/cuda/octet/all.cuh"
+#include "subbyte/cuda/quantize.cuh"
 #include "subbyte/format/list.hpp"
+#include "subbyte/quantize/rtn.hpp"
 #include "support/blocks.hpp"
 #include "support/catch.hpp"
 #include "support/random.hpp"
@@ -151,22 +153,18 @@ void check_get_rows(const machine& on, const View& host, cuda::device_view<View>
 /// float and integer x are made of. The lanes' own test is octet.cpp.
 template <class View>
 std::vector<double> magnitudes(const View& host) {
-  using reader = cuda::row_reader<View>;
+  using reader = cuda::matrix_reader<View>;
+  const reader source(host);
   std::vector<double> out(static_cast<std::size_t>(host.rows() * host.cols()));
   for (index_t r = 0; r < host.rows(); ++r) {
-    const reader source(host, r);
-    for (index_t k0 = 0; k0 < host.cols(); k0 += cuda::span_weights) {
+    for (int k0 = 0; k0 < source.cols(); k0 += cuda::span_weights) {
       alignas(16) std::uint8_t span[reader::span_bytes] = {};
       const index_t at = k0 / cuda::span_weights * reader::span_bytes;
-      const index_t left = source.bytes() - at;
-      std::memcpy(span, source.data() + at,
+      const index_t left = source.row_bytes() - at;
+      std::memcpy(span, source.row(r) + at,
                   static_cast<std::size_t>(left < reader::span_bytes ? left : reader::span_bytes));
       for (int lane = 0; lane < cuda::warp_lanes; ++lane) {
-        if (k0 + reader::first(lane, 0) >= host.cols() &&
-            k0 + reader::first(lane, 1) >= host.cols()) {
-          continue;
-        }
-        const auto quads = source.load(span, k0, lane);
+        const auto quads = source.load(span, r, k0, lane);
         for (int q = 0; q < 2; ++q) {
           for (int i = 0; i < 4; ++i) {
             const index_t k = k0 + reader::first(lane, q) + i;
@@ -180,8 +178,7 @@ std::vector<double> magnitudes(const View& host) {
               size = std::fabs(static_cast<double>(quads.scale) *
                                static_cast<double>(quads.level[q][i]));
             }
-            const index_t column =
-                cuda::column_order(host) != nullptr ? cuda::column_order(host)[k] : k;
+            const index_t column = source.order() != nullptr ? source.order()[k] : k;
             out[static_cast<std::size_t>(r * host.cols() + column)] = size;
           }
         }
@@ -402,6 +399,97 @@ std::vector<shape> ragged_shapes() {
   return {{1, 1}, {3, 31}, {2, 256}, {5, 300}, {7, 1284}};
 }
 
+/// Rows that make an encoder's special cases: zeros of both signs, equal magnitudes of both signs,
+/// weights whose scale has no reciprocal or no fp16, a short last block.
+inline std::vector<float> special_rows(shape s, std::uint64_t seed) {
+  auto w = test_support::normal_vector(static_cast<std::size_t>(s.rows * s.cols), 1.0, seed);
+  for (index_t r = 0; r < s.rows; ++r) {
+    for (index_t k = 0; k < s.cols; ++k) {
+      float& v = w[static_cast<std::size_t>(r * s.cols + k)];
+      switch (r % 8) {
+        case 1:
+          v = k % 3 == 0 ? -0.0F : 0.0F;
+          break;
+        case 2:
+          v = k % 2 == 0 ? 1.5F : -1.5F;
+          break;
+        case 3:
+          v = k % 2 == 0 ? -1.5F : 1.5F;
+          break;
+        case 4:
+          v *= 1e-40F;
+          break;
+        case 5:
+          v *= 1e-6F;
+          break;
+        case 6:
+          v *= 1e37F;
+          break;
+        case 7:
+          v = k % 5 == 0 ? std::rint(v * 2) / 2 : 0.5F;
+          break;
+        default:
+          break;
+      }
+    }
+  }
+  return w;
+}
+
+template <class F>
+void check_quantize(const machine& on, shape s, index_t pitch) {
+  const auto w = special_rows(s, 77);
+  std::vector<float> pitched(static_cast<std::size_t>(s.rows * pitch), NAN);
+  for (index_t r = 0; r < s.rows; ++r) {
+    std::memcpy(pitched.data() + r * pitch, w.data() + r * s.cols,
+                static_cast<std::size_t>(s.cols) * sizeof(float));
+  }
+  block_matrix<F> expected(s.rows, s.cols);
+  reference{}.apply(matrix_view<const float>(w.data(), s.rows, s.cols), expected, serial);
+  const auto x = on.place(pitched);
+  const index_t row_blocks = expected.view().blocks_per_row();
+  const auto out = on.poisoned<F>(static_cast<std::size_t>(s.rows * row_blocks));
+  cuda::quantize(on.queue(),
+                 cuda::device_tensor_view<const float, 2, row_pitched>(
+                     tensor_view<const float, 2, row_pitched>(x.data(), {s.rows, s.cols}, {pitch})),
+                 cuda::device_tensor_view<F, 2>(matrix_view<F>(out.data(), s.rows, row_blocks)));
+  const auto found = out.read();
+  for (index_t b = 0; b < s.rows * row_blocks; ++b) {
+    if (std::memcmp(&found[static_cast<std::size_t>(b)], expected.view().data() + b, sizeof(F)) !=
+        0) {
+      FAIL(F::name << ": row " << b / row_blocks << ", block " << b % row_blocks);
+    }
+  }
+}
+
+template <class G, class S>
+void check_quantize_groups(const machine& on, shape s, index_t group_size) {
+  const auto w = special_rows(s, 78);
+  planar_matrix<G, S> expected(s.rows, s.cols, {group_size});
+  rtn{}.apply(matrix_view<const float>(w.data(), s.rows, s.cols), expected, serial);
+  const auto view = expected.view();
+  const auto x = on.place(w);
+  const auto codes = on.poisoned<std::uint8_t>(static_cast<std::size_t>(s.rows * view.row_bytes()));
+  const auto scales = on.poisoned<S>(static_cast<std::size_t>(s.rows * view.groups()));
+  cuda::quantize_groups<G>(
+      on.queue(), cuda::device_tensor_view<float, 2>(matrix_view<float>(x.data(), s.rows, s.cols)),
+      group_size,
+      cuda::device_tensor_view<std::uint8_t, 2>(
+          matrix_view<std::uint8_t>(codes.data(), s.rows, view.row_bytes())),
+      cuda::device_tensor_view<S, 2>(matrix_view<S>(scales.data(), s.rows, view.groups())));
+  const auto found_codes = codes.read();
+  const auto found_scales = scales.read();
+  INFO("groups of " << group_size);
+  REQUIRE(std::memcmp(found_scales.data(), view.scales().data(), found_scales.size() * sizeof(S)) ==
+          0);
+  for (std::size_t i = 0; i < found_codes.size(); ++i) {
+    if (found_codes[i] != view.codes()[i]) {
+      FAIL("row " << i / static_cast<std::size_t>(view.row_bytes()) << ", byte "
+                  << i % static_cast<std::size_t>(view.row_bytes()));
+    }
+  }
+}
+
 }  // namespace cuda_cases
 
 TEST_CASE("Random bytes of every format are dequantized as the host does", "[sanitize]") {
@@ -460,6 +548,26 @@ TEST_CASE("A one-hot x picks a column of W, to the bit") {
     check_one_hot(on, w.host, w.device);
   });
 }
+
+#if SUBBYTE_TEST_PART == 0
+TEST_CASE("What a device quantizes are the host's bytes", "[sanitize]") {
+  using namespace cuda_cases;
+  const machine on;
+  check_quantize<q8_0>(on, {16, 160}, 160);
+  check_quantize<q8_0>(on, {9, 75}, 80);
+  check_quantize<q4_0>(on, {16, 160}, 160);
+  check_quantize<q4_0>(on, {9, 75}, 80);
+  check_quantize<mxfp4>(on, {16, 160}, 160);
+  check_quantize<mxfp4>(on, {9, 75}, 80);
+  for (const index_t group : {8, 64, 1 << 20}) {
+    check_quantize_groups<int_grid<8, zero_points::none>, f32_scale>(on, {9, 300}, group);
+    check_quantize_groups<int_grid<3, zero_points::none>, half>(on, {8, 75}, group);
+    check_quantize_groups<codebook_grid<nf4>, f32_scale>(on, {9, 300}, group);
+    check_quantize_groups<codebook_grid<fp4_e2m1>, f32_scale>(on, {8, 75}, group);
+    check_quantize_groups<codebook_grid<iq4>, bfloat16>(on, {8, 136}, group);
+  }
+}
+#endif
 
 TEST_CASE("Calls refuse shapes that do not fit, by name") {
   using namespace cuda_cases;

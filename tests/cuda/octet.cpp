@@ -21,13 +21,19 @@ bool same(float a, float b) {
          (std::isnan(a) && std::isnan(b));
 }
 
-/// A span's bytes where nothing may be read beside them.
+/// A span's bytes where nothing may be read beside them, at an address that is a multiple of
+/// `alignment` and of no more.
 struct span_of_bytes {
-  explicit span_of_bytes(int count) : bytes(static_cast<std::size_t>(count)) {}
+  span_of_bytes(int count, int alignment)
+      : begin(static_cast<std::size_t>(alignment)),
+        bytes(begin + static_cast<std::size_t>(count)) {}
   void randomize(std::mt19937_64& generator) {
     for (auto& b : bytes) b = static_cast<std::uint8_t>(generator() >> 56);
   }
-  std::vector<std::uint8_t> bytes;
+  [[nodiscard]] const std::uint8_t* data() const { return bytes.data() + begin; }
+
+  std::size_t begin;
+  std::vector<std::uint8_t> bytes;  // from a multiple of 16
 };
 
 template <class F, class Load>
@@ -81,16 +87,16 @@ TEST_CASE("Every lane of every format decodes as the format does") {
   for_each_type(all_formats{}, [&]<class F>(std::type_identity<F>) {
     INFO(F::name);
     check_runs_cover_the_span<F>();
-    span_of_bytes span(octet<F>::span_bytes);
+    span_of_bytes span(octet<F>::span_bytes, octet<F>::alignment);
     for (int round = 0; round < 400; ++round) {
       span.randomize(generator);
       float expected[256];
       for (int b = 0; b < cuda::span_blocks<F>; ++b) {
         F block;
-        std::memcpy(&block, span.bytes.data() + static_cast<std::size_t>(b) * sizeof(F), sizeof(F));
+        std::memcpy(&block, span.data() + static_cast<std::size_t>(b) * sizeof(F), sizeof(F));
         decode(block, expected + b * F::block_size);
       }
-      check_span<F>(expected, [&](int lane) { return octet<F>::load(span.bytes.data(), lane); });
+      check_span<F>(expected, [&](int lane) { return octet<F>::load(span.data(), lane); });
     }
   });
 }
@@ -100,7 +106,7 @@ TEST_CASE("Every lane of every row-scaled format decodes as the format does") {
   for_each_type(row_scaled_formats{}, [&]<class F>(std::type_identity<F>) {
     INFO(F::name);
     check_runs_cover_the_span<F>();
-    span_of_bytes span(octet<F>::span_bytes);
+    span_of_bytes span(octet<F>::span_bytes, octet<F>::alignment);
     for (int round = 0; round < 400; ++round) {
       span.randomize(generator);
       typename F::row_scale scale;
@@ -109,11 +115,10 @@ TEST_CASE("Every lane of every row-scaled format decodes as the format does") {
       float expected[256];
       for (int b = 0; b < cuda::span_blocks<F>; ++b) {
         F block;
-        std::memcpy(&block, span.bytes.data() + static_cast<std::size_t>(b) * sizeof(F), sizeof(F));
+        std::memcpy(&block, span.data() + static_cast<std::size_t>(b) * sizeof(F), sizeof(F));
         F::decode(block, scale, expected + b * F::block_size);
       }
-      check_span<F>(expected,
-                    [&](int lane) { return octet<F>::load(span.bytes.data(), lane, scale); });
+      check_span<F>(expected, [&](int lane) { return octet<F>::load(span.data(), lane, scale); });
     }
   });
 }

@@ -54,14 +54,17 @@ void check_grid() {
           round < 8 ? (j + round) % codes
                     : static_cast<int>(generator() % static_cast<unsigned>(codes)));
     }
-    std::vector<std::uint8_t> span(planar_octet<G>::span_bytes);
+    // At a multiple of the alignment and of no more; nothing may be read behind it.
+    constexpr int begin = planar_octet<G>::alignment;
+    std::vector<std::uint8_t> bytes(begin + planar_octet<G>::span_bytes);
+    std::uint8_t* const span = bytes.data() + begin;
     for (int bit = 0; bit < 256 * G::bits; ++bit) {
       const int value = code[static_cast<std::size_t>(bit / G::bits)] >> (bit % G::bits) & 1;
-      span[static_cast<std::size_t>(bit / 8)] |= static_cast<std::uint8_t>(value << (bit % 8));
+      span[bit / 8] |= static_cast<std::uint8_t>(value << (bit % 8));
     }
     for (int lane = 0; lane < cuda::warp_lanes; ++lane) {
       const auto p = any_params<G>(generator);
-      const auto quads = planar_octet<G>::load(span.data(), lane, p);
+      const auto quads = planar_octet<G>::load(span, lane, p);
       for (int q = 0; q < 2; ++q) {
         float w[4];
         quads.weights(q, w);

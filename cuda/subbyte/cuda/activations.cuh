@@ -15,12 +15,6 @@ namespace subbyte {
 inline namespace SUBBYTE_ABI {
 namespace cuda {
 
-/// A quantized matrix whose levels are small integers under scales (and offsets).
-template <class View>
-concept integer_levels = requires(typename row_reader<View>::quads q) {
-  q.bytes;
-};
-
 namespace detail {
 
 /// Rows of x as they lie: what the activations of floats and of halves share.
@@ -39,7 +33,7 @@ class activation_rows {
 
  protected:
   /// Elements k to k + 3 of row m, those beyond the columns 0; a row beyond the last is the last.
-  [[nodiscard]] SUBBYTE_HD_INLINE four<T> at(int m, index_t k,
+  [[nodiscard]] SUBBYTE_HD_INLINE four<T> at(int m, int k,
                                              const std::int32_t* order) const noexcept {
     const T* const row = data_ + (m < rows_ ? m : rows_ - 1) * pitch_;
     if (order == nullptr && aligned_ && k + 4 <= cols_) {
@@ -73,7 +67,7 @@ class float_activations : public detail::activation_rows<float> {
     float sum;
   };
 
-  [[nodiscard]] SUBBYTE_HD_INLINE quad load(int m, index_t k,
+  [[nodiscard]] SUBBYTE_HD_INLINE quad load(int m, int k,
                                             const std::int32_t* order) const noexcept {
     const four<float> x = at(m, k, order);
     return {{x.at[0], x.at[1], x.at[2], x.at[3]}, (x.at[0] + x.at[1]) + (x.at[2] + x.at[3])};
@@ -120,7 +114,7 @@ class half_activations : public detail::activation_rows<half> {
     float sum;
   };
 
-  [[nodiscard]] SUBBYTE_HD_INLINE quad load(int m, index_t k,
+  [[nodiscard]] SUBBYTE_HD_INLINE quad load(int m, int k,
                                             const std::int32_t* order) const noexcept {
     const four<half> x = at(m, k, order);
     return {{join_halves(x.at[0], x.at[1]), join_halves(x.at[2], x.at[3])},
@@ -167,7 +161,7 @@ class integer_activations {
   [[nodiscard]] SUBBYTE_HD_INLINE index_t rows() const noexcept { return rows_; }
   [[nodiscard]] SUBBYTE_HD_INLINE index_t cols() const noexcept { return cols_; }
 
-  [[nodiscard]] SUBBYTE_HD_INLINE quad load(int m, index_t k, const std::int32_t*) const noexcept {
+  [[nodiscard]] SUBBYTE_HD_INLINE quad load(int m, int k, const std::int32_t*) const noexcept {
     const index_t row = (m < rows_ ? m : rows_ - 1) * pitch_;
     return {load_word<4>(reinterpret_cast<const std::uint8_t*>(codes_ + row + k)),
             scales_[(row + k) / group]};
@@ -223,9 +217,9 @@ struct quantize_activations_kernel {
       const float other = t.exchanged(most, mask);
       most = other > most ? other : most;
     }
-    const float scale = most / 127.0F;
+    const float scale = divided(most, 127.0F);
     codes[m * pitch + k] =
-        static_cast<std::int8_t>(scale != 0 ? clamp(rint_even(v / scale), -127, 127) : 0);
+        static_cast<std::int8_t>(scale != 0 ? clamp(rint_even(divided(v, scale)), -127, 127) : 0);
     if (t.lane() == 0) scales[item] = scale;
   }
 };

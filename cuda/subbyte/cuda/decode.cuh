@@ -7,6 +7,7 @@
 #pragma once
 
 #include "subbyte/core/bits.hpp"
+#include "subbyte/core/expects.hpp"
 #include "subbyte/num/bfloat16.hpp"
 #include "subbyte/num/half.hpp"
 
@@ -34,6 +35,15 @@ namespace cuda {
   return __fmaf_rn(a, b, c);
 #else
   return __builtin_fmaf(a, b, c);
+#endif
+}
+
+/// a / b as IEEE 754 rounds it, whatever flags nvcc got.
+[[nodiscard]] SUBBYTE_HD_INLINE float divided(float a, float b) noexcept {
+#if SUBBYTE_ON_DEVICE
+  return __fdiv_rn(a, b);
+#else
+  return a / b;
 #endif
 }
 
@@ -97,6 +107,16 @@ template <class T>
     out |= static_cast<std::uint32_t>(bytes >> (8 * from) & 0xFF) << (8 * i);
   }
   return out;
+#endif
+}
+
+/// The upper half of the 64 bits of a product.
+[[nodiscard]] SUBBYTE_HD_INLINE std::uint32_t high_product(std::uint32_t a,
+                                                           std::uint32_t b) noexcept {
+#if SUBBYTE_ON_DEVICE
+  return __umulhi(a, b);
+#else
+  return static_cast<std::uint32_t>((static_cast<std::uint64_t>(a) * b) >> 32);
 #endif
 }
 
@@ -207,6 +227,7 @@ SUBBYTE_HD_INLINE void select16(const std::uint32_t (&table)[4], std::uint32_t c
   // Byte i of the first or of the second eight, as bit 3 of code i says.
   const std::uint32_t side = masked_or(codes >> 1, 0x44444444U, 0x32103210U);
   std::uint32_t chosen[2];
+  SUBBYTE_UNROLL
   for (int i = 0; i < 2; ++i) {
     const std::uint32_t four = place >> (16 * i);
     const std::uint32_t low = permute_bytes(table[0], table[1], four);
@@ -226,9 +247,11 @@ SUBBYTE_HD_INLINE void select32(const std::uint32_t (&table)[8], std::uint32_t c
   const std::uint32_t side = masked_or(codes >> 1, 0x44444444U, 0x32103210U);
   const std::uint32_t half = fifths | 0x32103210U;
   std::uint32_t chosen[2];
+  SUBBYTE_UNROLL
   for (int i = 0; i < 2; ++i) {
     const std::uint32_t four = place >> (16 * i);
     std::uint32_t sixteen[2];
+    SUBBYTE_UNROLL
     for (int k = 0; k < 2; ++k) {
       const std::uint32_t low = permute_bytes(table[4 * k], table[4 * k + 1], four);
       const std::uint32_t high = permute_bytes(table[4 * k + 2], table[4 * k + 3], four);
@@ -257,19 +280,23 @@ SUBBYTE_HD_INLINE void select32(const std::uint32_t (&table)[8], std::uint32_t c
   return low_pairs(nibbles | nibbles << 6);
 }
 
-/// Four unsigned bytes less `Bias`, as floats.
+/// Byte i of four unsigned ones less `Bias`, as a float.
 ///
 /// Numerics  exact: a byte in the mantissa of 2^23 is 2^23 + byte.
 template <int Bias>
-SUBBYTE_HD_INLINE void bytes_to_floats(std::uint32_t bytes, float (&out)[4]) noexcept {
+[[nodiscard]] SUBBYTE_HD_INLINE float byte_to_float(std::uint32_t bytes, int i) noexcept {
   constexpr std::uint32_t exponent = 0x4B000000U;  // 2^23
   constexpr float shift = 8388608.0F + static_cast<float>(Bias);
+  const std::uint32_t bits =
+      permute_bytes(bytes, exponent, 0x7440U | static_cast<std::uint32_t>(i));
+  return bit_cast<float>(bits) - shift;
+}
+
+/// Four unsigned bytes less `Bias`, as floats.
+template <int Bias>
+SUBBYTE_HD_INLINE void bytes_to_floats(std::uint32_t bytes, float (&out)[4]) noexcept {
   SUBBYTE_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    const std::uint32_t bits =
-        permute_bytes(bytes, exponent, 0x7440U | static_cast<std::uint32_t>(i));
-    out[i] = bit_cast<float>(bits) - shift;
-  }
+  for (int i = 0; i < 4; ++i) out[i] = byte_to_float<Bias>(bytes, i);
 }
 
 /// A number below 2^23 less `Bias`, as a float: two steps, where a conversion takes more or waits.
@@ -331,6 +358,7 @@ template <int Alignment>
     return load_le<std::uint32_t>(p);
   }
 #else
+  SUBBYTE_ASSERT(reinterpret_cast<std::uintptr_t>(p) % Alignment == 0);
   return load_le<std::uint32_t>(p);
 #endif
 }
@@ -340,6 +368,7 @@ template <int Alignment>
 #if SUBBYTE_ON_DEVICE
   return *reinterpret_cast<const std::uint16_t*>(p);
 #else
+  SUBBYTE_ASSERT(reinterpret_cast<std::uintptr_t>(p) % 2 == 0);
   return load_le<std::uint16_t>(p);
 #endif
 }
@@ -361,17 +390,14 @@ SUBBYTE_HD_INLINE void load_words(const std::uint8_t* p, std::uint32_t (&out)[N]
     out[1] = all.y;
   }
 #else
+  SUBBYTE_ASSERT(reinterpret_cast<std::uintptr_t>(p) % (4 * N) == 0);
   for (int i = 0; i < N; ++i) out[i] = load_le<std::uint32_t>(p + 4 * i);
 #endif
 }
 
 /// An fp16 number at p, whose address is even, as a float.
 [[nodiscard]] SUBBYTE_HD_INLINE float load_half(const std::uint8_t* p) noexcept {
-#if SUBBYTE_ON_DEVICE
-  return to_float(half::from_bits(*reinterpret_cast<const std::uint16_t*>(p)));
-#else
-  return half::from_bits(load_le<std::uint16_t>(p)).to_float();
-#endif
+  return to_float(half::from_bits(static_cast<std::uint16_t>(load_u16(p))));
 }
 
 }  // namespace cuda

@@ -19,44 +19,41 @@ namespace cuda {
 /// a lane at a time.
 template <class View, class T>
 struct dequantize_kernel {
-  using reader = row_reader<View>;
+  using reader = matrix_reader<View>;
   static constexpr int spans = piece_spans(reader::span_bytes, 640);
   static constexpr int piece_bytes = spans * reader::span_bytes;
+  static constexpr int piece_weights = spans * span_weights;
   static constexpr int warps = 4;
-  static constexpr int resident_blocks = 12;
+  static constexpr int resident_blocks = integer_levels<View> ? 12 : 8;
   static constexpr int threads = warps * warp_lanes;
   static constexpr int shared_bytes = warps * staged_bytes(piece_bytes);
 
-  /// Pieces of a row.
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr index_t pieces(index_t cols) noexcept {
-    return ceil_div(cols, spans * span_weights);
-  }
-
   /// Row i of out [count, cols] is row i of W, or row rows[i]; a row that W does not have is NaN.
+  ///
+  /// Requires  count times the pieces of a row is below 2^32.
   template <class Thread>
-  SUBBYTE_DEVICE static void run(const Thread& t, View w, const index_t* rows, index_t count,
-                                 T* out, index_t pitch) noexcept {
-    const index_t item = t.block() * warps + t.warp();
-    const index_t i = item / pieces(w.cols());
+  SUBBYTE_DEVICE static void run(const Thread& t, const reader& w, const index_t* rows,
+                                 index_t count, T* out, index_t pitch) noexcept {
+    const auto pieces = static_cast<std::uint32_t>((w.cols() + piece_weights - 1) / piece_weights);
+    const auto item =
+        static_cast<std::uint32_t>(t.block()) * warps + static_cast<std::uint32_t>(t.warp());
+    const std::uint32_t i = item / pieces;
     if (i >= count) return;
-    const index_t piece = item % pieces(w.cols());
-    const index_t k0 = piece * spans * span_weights;
+    const auto piece = static_cast<int>(item % pieces);
+    const int k0 = piece * piece_weights;
     T* const to = out + i * pitch;
     const index_t row = rows != nullptr ? rows[i] : i;
     if (row < 0 || row >= w.rows()) {
-      const index_t end =
-          k0 + spans * span_weights < w.cols() ? k0 + spans * span_weights : w.cols();
-      for (index_t k = k0 + t.lane(); k < end; k += warp_lanes) {
+      for (int k = k0 + t.lane(); k < k0 + piece_weights && k < w.cols(); k += warp_lanes) {
         to[k] = rounded<T>(bit_cast<float>(0x7FC00000U));
       }
       return;
     }
 
-    const reader source(w, row);
     std::uint8_t* const bytes = t.shared() + t.warp() * staged_bytes(piece_bytes);
-    const index_t begin = piece * piece_bytes;
-    const index_t left = source.bytes() - begin;
-    const std::uint8_t* const from = source.data() + begin;
+    const index_t begin = static_cast<index_t>(piece) * piece_bytes;
+    const index_t left = w.row_bytes() - begin;
+    const std::uint8_t* const from = w.row(row) + begin;
     stage<reader::alignment>(t, from, static_cast<int>(left < piece_bytes ? left : piece_bytes),
                              bytes);
     t.commit_copies();
@@ -64,15 +61,15 @@ struct dequantize_kernel {
     t.sync_warp();
 
     const std::uint8_t* const first_span = bytes + staged_offset<reader::alignment>(from);
-    const std::int32_t* const order = column_order(w);
+    const std::int32_t* const order = w.order();
     const bool whole = order == nullptr && rows_aligned(out, pitch);
     for (int s = 0; s < spans; ++s) {
-      const index_t span_k = k0 + s * span_weights;
+      const int span_k = k0 + s * span_weights;
       if (span_k >= w.cols()) break;
-      const auto quads = source.load(first_span + s * reader::span_bytes, span_k, t.lane());
+      const auto quads = w.load(first_span + s * reader::span_bytes, row, span_k, t.lane());
       SUBBYTE_UNROLL
       for (int q = 0; q < 2; ++q) {
-        const index_t k = span_k + reader::first(t.lane(), q);
+        const int k = span_k + reader::first(t.lane(), q);
         if (k >= w.cols()) continue;
         float weight[4];
         quads.weights(q, weight);
@@ -106,8 +103,15 @@ void dequantize_rows(const Queue& queue, const View& w, const index_t* rows, ind
                     std::to_string(out.extent(1)) + "; " + std::to_string(count) + " x " +
                     std::to_string(w.cols()) + " is required");
   }
-  const index_t items = count * kernel::pieces(w.cols());
-  launch<kernel>(queue, ceil_div(items, kernel::warps), w, rows, count, out.data(), out.stride(0));
+  const index_t pieces = ceil_div(w.cols(), kernel::piece_weights);
+  constexpr index_t most = 0xFFFFFFFF - kernel::warps;
+  if (pieces > 0 && count > most / pieces) {
+    throw_error(errc::bad_shape, subject,
+                std::to_string(count) + " rows; at most " + std::to_string(most / pieces) + " of " +
+                    std::to_string(w.cols()) + " columns are possible");
+  }
+  launch<kernel>(queue, ceil_div(count * pieces, kernel::warps), typename kernel::reader(w), rows,
+                 count, out.data(), out.stride(0));
 }
 
 }  // namespace detail

@@ -22,16 +22,18 @@ inline constexpr int gemv_rows = 8;
 template <class View, class X, int M>
 struct gemv_kernel {
   static_assert(M >= 1 && M <= gemv_rows);
-  using reader = row_reader<View>;
+  using reader = matrix_reader<View>;
   using quads = typename reader::quads;
   /// Rows of W together: they share the loads of x.
   static constexpr int together = M >= 4 ? 4 : 2;
   static constexpr int spans = piece_spans(reader::span_bytes, 640);
   static constexpr int piece_bytes = spans * reader::span_bytes;
+  static constexpr int piece_weights = spans * span_weights;
   static constexpr int stage_bytes = together * staged_bytes(piece_bytes);
   static constexpr int warps = 4;
   /// Blocks of a multiprocessor that the registers are meant for.
-  static constexpr int resident_blocks = M <= 2 ? 8 : (M == 4 ? 4 : (quads::has_offset ? 2 : 3));
+  static constexpr int resident_blocks =
+      M == 8 ? 2 : (M == 4 ? 3 : 6) + (integer_levels<View> ? (M == 4 ? 1 : 2) : 0);
   static constexpr int threads = warps * warp_lanes;
   static constexpr int stages = stage_bytes > 4096 ? 2 : 3;
   static constexpr int shared_bytes = warps * stages * stage_bytes;
@@ -42,14 +44,15 @@ struct gemv_kernel {
   [[nodiscard]] static constexpr double roundings(index_t k) noexcept {
     // A lane's chain: of each span two runs of four products, each with a scale and an offset; then
     // the tree of the lanes and the four warps.
-    const index_t chain = ceil_div(ceil_div(k, spans * span_weights), warps) * spans * 2 * 2;
+    const index_t chain = ceil_div(ceil_div(k, piece_weights), warps) * spans * 2 * 2;
     return static_cast<double>(chain + 6 + 5 + warps);
   }
 
   template <class Thread>
-  SUBBYTE_DEVICE static void run(const Thread& t, View w, X x, float* y, index_t pitch) noexcept {
+  SUBBYTE_DEVICE static void run(const Thread& t, const reader& w, const X& x, float* y,
+                                 index_t pitch) noexcept {
     const index_t row0 = t.block() * together;
-    const index_t pieces = ceil_div(w.cols(), spans * span_weights);
+    const int pieces = (w.cols() + piece_weights - 1) / piece_weights;
     std::uint8_t* const ring = t.shared() + t.warp() * (stages * stage_bytes);
 
     for (int ahead = 0; ahead < stages - 1; ++ahead) {
@@ -57,7 +60,7 @@ struct gemv_kernel {
     }
     float sum[together][M] = {};
     int slot = 0;
-    for (index_t piece = t.warp(); piece < pieces; piece += warps) {
+    for (int piece = t.warp(); piece < pieces; piece += warps) {
       t.template wait_copies<stages - 2>();
       // What the lanes copied is there for all, and all are done with the slot that is filled next.
       t.sync_warp();
@@ -66,12 +69,12 @@ struct gemv_kernel {
       const std::uint8_t* span[together];
       SUBBYTE_UNROLL
       for (int j = 0; j < together; ++j) {
-        const reader source(w, existing_row(w, row0 + j));
         span[j] = ring + slot * stage_bytes + j * staged_bytes(piece_bytes) +
-                  staged_offset<reader::alignment>(source.data() + piece * piece_bytes);
+                  staged_offset<reader::alignment>(w.row(existing_row(w, row0 + j)) +
+                                                   static_cast<index_t>(piece) * piece_bytes);
       }
       for (int s = 0; s < spans; ++s) {
-        const index_t k0 = (piece * spans + s) * span_weights;
+        const int k0 = (piece * spans + s) * span_weights;
         if (k0 >= w.cols()) break;
         add_span(t, w, x, row0, k0, span, s * reader::span_bytes, sum);
       }
@@ -103,7 +106,7 @@ struct gemv_kernel {
 
  private:
   // A row beyond the last is the last: its sums are not stored.
-  SUBBYTE_DEVICE static index_t existing_row(const View& w, index_t r) noexcept {
+  SUBBYTE_DEVICE static index_t existing_row(const reader& w, index_t r) noexcept {
     return r < w.rows() ? r : w.rows() - 1;
   }
 
@@ -143,7 +146,7 @@ struct gemv_kernel {
   }
 
   // What lies behind a row of floats may be a NaN, which no zero of x silences.
-  SUBBYTE_DEVICE static void clear_beyond(index_t left, int lane, quads& own) noexcept {
+  SUBBYTE_DEVICE static void clear_beyond(int left, int lane, quads& own) noexcept {
     if (left >= span_weights) return;
     SUBBYTE_UNROLL
     for (int q = 0; q < 2; ++q) {
@@ -155,15 +158,14 @@ struct gemv_kernel {
   }
 
   template <class Thread>
-  SUBBYTE_DEVICE static void stage_rows(const Thread& t, const View& w, index_t row0, index_t piece,
+  SUBBYTE_DEVICE static void stage_rows(const Thread& t, const reader& w, index_t row0, int piece,
                                         std::uint8_t* to) noexcept {
     SUBBYTE_UNROLL
     for (int j = 0; j < together; ++j) {
-      const reader source(w, existing_row(w, row0 + j));
-      const index_t begin = piece * piece_bytes;
-      const index_t left = source.bytes() - begin;
+      const index_t begin = static_cast<index_t>(piece) * piece_bytes;
+      const index_t left = w.row_bytes() - begin;
       if (left > 0) {
-        stage<reader::alignment>(t, source.data() + begin,
+        stage<reader::alignment>(t, w.row(existing_row(w, row0 + j)) + begin,
                                  static_cast<int>(left < piece_bytes ? left : piece_bytes),
                                  to + j * staged_bytes(piece_bytes));
       }
@@ -172,20 +174,19 @@ struct gemv_kernel {
   }
 
   template <class Thread>
-  SUBBYTE_DEVICE static void add_span(const Thread& t, const View& w, const X& x, index_t row0,
-                                      index_t k0, const std::uint8_t* const (&span)[together],
-                                      int at, float (&sum)[together][M]) noexcept {
+  SUBBYTE_DEVICE static void add_span(const Thread& t, const reader& w, const X& x, index_t row0,
+                                      int k0, const std::uint8_t* const (&span)[together], int at,
+                                      float (&sum)[together][M]) noexcept {
     quads own[together];
     SUBBYTE_UNROLL
     for (int j = 0; j < together; ++j) {
-      const reader source(w, existing_row(w, row0 + j));
-      own[j] = source.load(span[j] + at, k0, t.lane());
+      own[j] = w.load(span[j] + at, existing_row(w, row0 + j), k0, t.lane());
       if constexpr (requires { own[j].level; }) clear_beyond(w.cols() - k0, t.lane(), own[j]);
     }
-    const std::int32_t* const order = column_order(w);
+    const std::int32_t* const order = w.order();
     SUBBYTE_UNROLL
     for (int q = 0; q < 2; ++q) {
-      const index_t k = k0 + reader::first(t.lane(), q);
+      const int k = k0 + reader::first(t.lane(), q);
       if (k >= w.cols()) continue;
       const auto level = levels_of(own, q, std::make_integer_sequence<int, together>());
       SUBBYTE_UNROLL
@@ -218,7 +219,8 @@ void gemv_of(const Queue& queue, const View& w, const X& x, tensor_view<float, 2
   }
   const auto rows = [&]<int M>(std::integral_constant<int, M>) {
     using kernel = gemv_kernel<View, X, M>;
-    launch<kernel>(queue, ceil_div(w.rows(), kernel::together), w, x, y.data(), y.stride(0));
+    launch<kernel>(queue, ceil_div(w.rows(), kernel::together), typename kernel::reader(w), x,
+                   y.data(), y.stride(0));
   };
   if (m == 1) return rows(std::integral_constant<int, 1>{});
   if (m == 2) return rows(std::integral_constant<int, 2>{});

@@ -56,14 +56,14 @@ struct float_quads {
 /// How format F lies in a span; specialised per format with
 ///
 ///   span_bytes                bytes of 256 weights
+///   alignment                 what load() wants the span's address to be a multiple of
 ///   quads                     integer_quads<Bias, HasOffset> or float_quads
 ///   first(lane, q)            position in the span of the first of four consecutive weights of
 ///                             run q of a lane; a multiple of 4. The 64 runs cover the span once
 ///   load(span, lane)          the lane's quads from the span's bytes; of a row_scaled_format
 ///                             load(span, lane, row_scale)
 ///
-/// A span lies at a multiple of block_alignment<F>. load() may read all of it; past the end of a
-/// row it holds anything.
+/// load() may read all of the span; past the end of a row it holds anything.
 template <class F>
 struct octet;
 
@@ -79,6 +79,7 @@ inline constexpr int block_alignment = sizeof(F) % 4 == 0 ? 4 : (sizeof(F) % 2 =
 template <block_storage F>
 struct octet_base {
   static constexpr int span_bytes = span_blocks<F> * static_cast<int>(sizeof(F));
+  static constexpr int alignment = block_alignment<F>;
 
   /// A word of the block whose offset in it is a multiple of 4 (or of its alignment).
   [[nodiscard]] SUBBYTE_HD_INLINE static std::uint32_t word(const std::uint8_t* p) noexcept {

@@ -3,6 +3,9 @@
 /// from them the quads of each lane.
 #pragma once
 
+#include <string>
+
+#include "subbyte/core/error.hpp"
 #include "subbyte/cuda/octet.cuh"
 #include "subbyte/cuda/octet/planar.cuh"
 #include "subbyte/matrix/block_matrix.hpp"
@@ -13,112 +16,142 @@ namespace subbyte {
 inline namespace SUBBYTE_ABI {
 namespace cuda {
 
-/// One row of a matrix, specialised per storage family:
+/// Columns of a matrix at most: kernels count them in int, a span beyond the last included.
+inline constexpr index_t most_columns = 0x7FFFFFFF - 8 * span_weights;
+
+/// What a kernel takes of a matrix; made on the host. Specialised per storage family with
 ///
-///   span_bytes          bytes of 256 weights in data()
-///   alignment           what load() wants the span's address to be a multiple of
-///   quads               what a lane decodes to
-///   row_reader(w, r)    reads what belongs to the whole row
-///   data(), bytes()     the row's spans; the last one may be cut short
-///   first(lane, q)      as of an octet
-///   load(span, k0, lane) the lane's quads of the span whose first weight is k0
+///   span_bytes           bytes of 256 weights of a row
+///   alignment            what load() wants a span's address to be a multiple of
+///   quads                what a lane decodes to
+///   rows(), cols(), row_bytes()
+///   row(r)               the spans of row r; the last one may be cut short
+///   first(lane, q)       as of an octet
+///   load(span, r, k0, lane)  the lane's quads of the span of row r whose first weight is k0
+///   order()              null, or the column of W that each stored column is
 template <class View>
-class row_reader;
+class matrix_reader;
 
-template <class F>
-class row_reader<block_matrix_view<F>> {
+namespace detail {
+
+/// What the readers of all families know.
+template <class Octet>
+class reader_base {
  public:
-  using quads = typename octet<F>::quads;
-  static constexpr int span_bytes = octet<F>::span_bytes;
-  static constexpr int alignment = block_alignment<F>;
+  using quads = typename Octet::quads;
+  static constexpr int span_bytes = Octet::span_bytes;
+  static constexpr int alignment = Octet::alignment;
+  static_assert(span_bytes % alignment == 0 && alignment <= 16);
 
-  SUBBYTE_HD_INLINE row_reader(const block_matrix_view<F>& w, index_t r) noexcept
-      : data_(reinterpret_cast<const std::uint8_t*>(w.data() + r * w.blocks_per_row())),
-        bytes_(w.blocks_per_row() * static_cast<index_t>(sizeof(F))) {}
-
-  [[nodiscard]] SUBBYTE_HD_INLINE const std::uint8_t* data() const noexcept { return data_; }
-  [[nodiscard]] SUBBYTE_HD_INLINE index_t bytes() const noexcept { return bytes_; }
+  [[nodiscard]] SUBBYTE_HD_INLINE index_t rows() const noexcept { return rows_; }
+  [[nodiscard]] SUBBYTE_HD_INLINE int cols() const noexcept { return cols_; }
+  [[nodiscard]] SUBBYTE_HD_INLINE index_t row_bytes() const noexcept { return row_bytes_; }
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return octet<F>::first(lane, q);
+    return Octet::first(lane, q);
   }
-  [[nodiscard]] SUBBYTE_HD_INLINE quads load(const std::uint8_t* span, index_t,
-                                             int lane) const noexcept {
-    return octet<F>::load(span, lane);
+
+ protected:
+  SUBBYTE_INLINE reader_base(const char* subject, index_t rows, index_t cols, index_t row_bytes)
+      : rows_(rows), cols_(static_cast<int>(cols)), row_bytes_(row_bytes) {
+    if (cols > most_columns) {
+      throw_error(errc::bad_shape, subject,
+                  std::to_string(cols) + " columns; at most " + std::to_string(most_columns) +
+                      " are possible");
+    }
   }
 
  private:
+  index_t rows_;
+  int cols_;
+  index_t row_bytes_;
+};
+
+}  // namespace detail
+
+template <class F>
+class matrix_reader<block_matrix_view<F>> : public detail::reader_base<octet<F>> {
+ public:
+  SUBBYTE_INLINE explicit matrix_reader(const block_matrix_view<F>& w)
+      : matrix_reader::reader_base(F::name, w.rows(), w.cols(),
+                                   w.blocks_per_row() * static_cast<index_t>(sizeof(F))),
+        data_(reinterpret_cast<const std::uint8_t*>(w.data())) {}
+
+  [[nodiscard]] SUBBYTE_HD_INLINE const std::uint8_t* row(index_t r) const noexcept {
+    return data_ + r * this->row_bytes();
+  }
+  [[nodiscard]] SUBBYTE_HD_INLINE auto load(const std::uint8_t* span, index_t, int,
+                                            int lane) const noexcept {
+    return octet<F>::load(span, lane);
+  }
+  [[nodiscard]] SUBBYTE_HD_INLINE static const std::int32_t* order() noexcept { return nullptr; }
+
+ private:
   const std::uint8_t* data_;
-  index_t bytes_;
 };
 
 template <class F>
-class row_reader<row_scaled_matrix_view<F>> {
+class matrix_reader<row_scaled_matrix_view<F>> : public detail::reader_base<octet<F>> {
  public:
-  using quads = typename octet<F>::quads;
-  static constexpr int span_bytes = octet<F>::span_bytes;
-  static constexpr int alignment = block_alignment<F>;
+  SUBBYTE_INLINE explicit matrix_reader(const row_scaled_matrix_view<F>& w)
+      : matrix_reader::reader_base(F::name, w.rows(), w.cols(),
+                                   w.blocks_per_row() * static_cast<index_t>(sizeof(F))),
+        w_(w) {}
 
-  SUBBYTE_HD_INLINE row_reader(const row_scaled_matrix_view<F>& w, index_t r) noexcept
-      : data_(reinterpret_cast<const std::uint8_t*>(w.row(r))),
-        bytes_(w.blocks_per_row() * static_cast<index_t>(sizeof(F))),
-        scale_(w.scale(r)) {}
-
-  [[nodiscard]] SUBBYTE_HD_INLINE const std::uint8_t* data() const noexcept { return data_; }
-  [[nodiscard]] SUBBYTE_HD_INLINE index_t bytes() const noexcept { return bytes_; }
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return octet<F>::first(lane, q);
+  [[nodiscard]] SUBBYTE_HD_INLINE const std::uint8_t* row(index_t r) const noexcept {
+    return w_.data() + r * w_.row_bytes() + static_cast<index_t>(sizeof(typename F::row_scale));
   }
-  [[nodiscard]] SUBBYTE_HD_INLINE quads load(const std::uint8_t* span, index_t,
-                                             int lane) const noexcept {
-    return octet<F>::load(span, lane, scale_);
+  [[nodiscard]] SUBBYTE_HD_INLINE auto load(const std::uint8_t* span, index_t r, int,
+                                            int lane) const noexcept {
+    return octet<F>::load(span, lane, w_.scale(r));
   }
+  [[nodiscard]] SUBBYTE_HD_INLINE static const std::int32_t* order() noexcept { return nullptr; }
 
  private:
-  const std::uint8_t* data_;
-  index_t bytes_;
-  typename F::row_scale scale_;
+  row_scaled_matrix_view<F> w_;
 };
 
 template <class G, class S>
-class row_reader<planar_matrix_view<G, S>> {
+class matrix_reader<planar_matrix_view<G, S>> : public detail::reader_base<planar_octet<G>> {
  public:
-  using quads = float_quads;
-  static constexpr int span_bytes = planar_octet<G>::span_bytes;
-  static constexpr int alignment = planar_octet<G>::alignment;
-
-  SUBBYTE_HD_INLINE row_reader(const planar_matrix_view<G, S>& w, index_t r) noexcept
-      : w_(w), row_(r) {}
-
-  [[nodiscard]] SUBBYTE_HD_INLINE const std::uint8_t* data() const noexcept {
-    return w_.codes() + row_ * w_.row_bytes();
+  SUBBYTE_INLINE explicit matrix_reader(const planar_matrix_view<G, S>& w)
+      : matrix_reader::reader_base("a planar matrix", w.rows(), w.cols(), w.row_bytes()),
+        w_(w),
+        groups_(w.groups()) {
+    // k / group size is (k * multiplier >> 32) >> shift, for any k below 2^31 (Granlund and
+    // Montgomery 1994, with one bit of k to spare).
+    const auto divisor = static_cast<std::uint64_t>(w.group_size());
+    int bits = 0;
+    while ((std::uint64_t{1} << bits) < divisor) ++bits;
+    if (bits == 0) return;  // one column, in group 0
+    multiplier_ = static_cast<std::uint32_t>((std::uint64_t{1} << (31 + bits)) / divisor + 1);
+    shift_ = bits - 1;
   }
-  [[nodiscard]] SUBBYTE_HD_INLINE index_t bytes() const noexcept { return w_.row_bytes(); }
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return planar_octet<G>::first(lane, q);
+
+  [[nodiscard]] SUBBYTE_HD_INLINE const std::uint8_t* row(index_t r) const noexcept {
+    return w_.codes() + r * this->row_bytes();
   }
   /// Eight codes never cross a group: groups are multiples of 8, or whole rows.
-  [[nodiscard]] SUBBYTE_HD_INLINE quads load(const std::uint8_t* span, index_t k0,
-                                             int lane) const noexcept {
-    const index_t k = k0 + first(lane, 0);
-    const index_t last = w_.groups() - 1;
-    const index_t group = k / w_.group_size();
-    return planar_octet<G>::load(span, lane, w_.group_params(row_, group < last ? group : last));
+  [[nodiscard]] SUBBYTE_HD_INLINE float_quads load(const std::uint8_t* span, index_t r, int k0,
+                                                   int lane) const noexcept {
+    const int k = k0 + this->first(lane, 0);
+    const int last = this->cols() - 1;
+    const auto group = high_product(static_cast<std::uint32_t>(k < last ? k : last), multiplier_);
+    return planar_octet<G>::load(span, lane, w_.params_at(r * groups_ + (group >> shift_)));
   }
+  [[nodiscard]] SUBBYTE_HD_INLINE const std::int32_t* order() const noexcept { return w_.order(); }
 
  private:
   planar_matrix_view<G, S> w_;
-  index_t row_;
+  index_t groups_;
+  std::uint32_t multiplier_ = 0;
+  int shift_ = 0;
 };
 
-/// The column of W that each stored column is, or null where they are the same.
+/// A quantized matrix whose levels are small integers under scales (and offsets).
 template <class View>
-[[nodiscard]] SUBBYTE_HD_INLINE const std::int32_t* column_order(const View& w) noexcept {
-  if constexpr (requires { w.order(); }) {
-    return w.order();
-  } else {
-    return nullptr;
-  }
-}
+concept integer_levels = requires(typename matrix_reader<View>::quads q) {
+  q.bytes;
+};
 
 /// Four elements that are loaded or stored together.
 template <class T>
@@ -177,6 +210,12 @@ SUBBYTE_DEVICE void stage(const Thread& t, const std::uint8_t* from, int bytes,
       t.template copy_async<4>(to + at, from + at);
     }
     const int done = lead + body + tail;
+    if (t.lane() < bytes - done) to[done + t.lane()] = from[done + t.lane()];
+  } else if (address % 4 == 0) {
+    const int done = bytes & ~3;
+    for (int i = 4 * t.lane(); i < done; i += 4 * warp_lanes) {
+      t.template copy_async<4>(to + i, from + i);
+    }
     if (t.lane() < bytes - done) to[done + t.lane()] = from[done + t.lane()];
   } else if (address % 2 == 0) {
     for (int i = 2 * t.lane(); i + 2 <= bytes; i += 2 * warp_lanes) {

@@ -145,14 +145,19 @@ struct codebook_grid {
   template <class Arch>
   [[nodiscard]] SUBBYTE_INLINE static params fit(const float* w, const float* /*importance*/,
                                                  index_t n) noexcept {
+    float extreme = 0;
+    for (index_t i = 0; i < n; ++i) extreme = magnitude(w[i]) > magnitude(extreme) ? w[i] : extreme;
+    return reaching(extreme);
+  }
+
+  /// The params that put a group's weight of largest magnitude on the codebook's largest value.
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr params reaching(float extreme) noexcept {
     float low = 0;
     float high = 0;
     for (int code = 0; code <= last_code; ++code) {
       low = C::value(code) < low ? C::value(code) : low;
       high = C::value(code) > high ? C::value(code) : high;
     }
-    float extreme = 0;
-    for (index_t i = 0; i < n; ++i) extreme = magnitude(w[i]) > magnitude(extreme) ? w[i] : extreme;
     if (low == -high) return {magnitude(extreme) / high};
     return {extreme / (-low > high ? low : high)};
   }

@@ -116,6 +116,10 @@ class planar_matrix_view {
   [[nodiscard]] SUBBYTE_HD_INLINE constexpr const std::int32_t* order() const noexcept {
     return order_;
   }
+  /// Null, or the inverse of order().
+  [[nodiscard]] SUBBYTE_HD_INLINE constexpr const std::int32_t* position() const noexcept {
+    return position_;
+  }
 
   /// The same planes with their columns as they are stored: products with it want x in that order.
   [[nodiscard]] SUBBYTE_HD_INLINE constexpr planar_matrix_view in_stored_order() const noexcept {
@@ -136,7 +140,10 @@ class planar_matrix_view {
   [[nodiscard]] SUBBYTE_HD_INLINE constexpr params group_params(index_t r,
                                                                 index_t g) const noexcept {
     SUBBYTE_EXPECTS(r >= 0 && r < rows_ && g >= 0 && g < groups());
-    const index_t at = r * groups() + g;
+    return params_at(r * groups() + g);
+  }
+  /// The params of a group, counted through all rows.
+  [[nodiscard]] SUBBYTE_HD_INLINE constexpr params params_at(index_t at) const noexcept {
     if constexpr (G::zeros == zero_points::integer) {
       return {scales_.at(at), static_cast<float>(zeros_[at])};
     } else if constexpr (G::zeros == zero_points::real) {

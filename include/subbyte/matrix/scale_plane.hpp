@@ -73,6 +73,8 @@ class scale_plane<nested_scale<Inner, Block>> {
   [[nodiscard]] SUBBYTE_HD_INLINE constexpr const Inner* codes() const noexcept { return codes_; }
   [[nodiscard]] SUBBYTE_HD_INLINE constexpr const float* outer() const noexcept { return outer_; }
   [[nodiscard]] SUBBYTE_HD_INLINE constexpr float offset() const noexcept { return offset_; }
+  /// Scales of codes() that from() has left out.
+  [[nodiscard]] SUBBYTE_HD_INLINE constexpr index_t first() const noexcept { return first_; }
   /// Scale i as a float.
   [[nodiscard]] SUBBYTE_HD_INLINE constexpr float at(index_t i) const noexcept {
     const index_t j = first_ + i;

@@ -12,8 +12,8 @@ inline namespace SUBBYTE_ABI {
 ///
 /// Compilers contract a * b + c into one fma under -mfma, also across statements, and a detour
 /// through double is folded back. An empty asm that claims to change the register stops them;
-/// nothing else we tried survives vectorisation and forced inlining. No instruction is emitted. On a
-/// device, where ptxas contracts past such an asm, an addition of -0 takes its place;
+/// nothing else we tried survives vectorisation and forced inlining. No instruction is emitted. On
+/// a device, where ptxas contracts past such an asm, an addition of -0 takes its place;
 /// rounded_product costs nothing there.
 [[nodiscard]] SUBBYTE_HD_INLINE constexpr float unfused(float product) noexcept {
   if (!__builtin_is_constant_evaluated()) {

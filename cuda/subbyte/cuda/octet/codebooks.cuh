@@ -56,18 +56,24 @@ struct octet<iq4_xs> : octet_base<iq4_xs> {
 /// Lanes take words of codes as those of q4_0; levels are doubled, the scale is halved.
 template <>
 struct octet<mxfp4> : octet_base<mxfp4> {
+  static constexpr int alignment = 4;
   using quads = integer_quads<128, false>;
 
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
     return 32 * (lane / 4) + 16 * q + 4 * (lane % 4);
   }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
-    const std::uint8_t* block = span + lane / 4 * static_cast<int>(sizeof(mxfp4));
     constexpr auto levels = level_bytes<fp4_e2m1, 2>();
+    const std::uint8_t* block = span + lane / 4 * static_cast<int>(sizeof(mxfp4));
     // Exact down to 2^-128, a subnormal, of whose multiples no bit is lost either.
     const float d = e8m0::from_bits(block[0]).to_float() * 0.5F;
     quads out{{}, {d, d}, {}};
-    select16(levels.at, word(block + 1 + 4 * (lane % 4)), out.bytes);
+    // The four bytes are in one or two words of the span.
+    const int at = lane / 4 * static_cast<int>(sizeof(mxfp4)) + 1 + 4 * (lane % 4);
+    const std::uint32_t low = load_word<4>(span + (at & ~3));
+    const std::uint32_t high = load_word<4>(span + ((at + 3) & ~3));
+    const std::uint32_t from = 0x3210U + static_cast<std::uint32_t>(at % 4) * 0x1111U;
+    select16(levels.at, permute_bytes(low, high, from), out.bytes);
     return out;
   }
 };
@@ -86,8 +92,8 @@ struct octet<nvfp4> : octet_base<nvfp4> {
     const std::uint8_t* block = span + lane / 8 * static_cast<int>(sizeof(nvfp4));
     const std::uint32_t scale = block[lane % 8 / 2] & 127U;
     // Its bits where a float has them give 2^-120 of its value, subnormal or not; NaN counts as 0.
-    const float d = bit_cast<float>(scale << 20) * 0x1p119F;
-    quads out{{}, {scale != 127U ? d : 0.0F, scale != 127U ? d : 0.0F}, {}};
+    const float d = scale != 127U ? bit_cast<float>(scale << 20) * 0x1p119F : 0.0F;
+    quads out{{}, {d, d}, {}};
     select16(levels.at, word(block + 4 + 4 * (lane % 8)), out.bytes);
     return out;
   }

@@ -14,6 +14,7 @@ namespace cuda {
 /// Consecutive lanes read consecutive 16 bytes.
 template <>
 struct octet<f32> : octet_base<f32> {
+  static constexpr int alignment = 16;
   using quads = float_quads;
 
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
@@ -21,9 +22,11 @@ struct octet<f32> : octet_base<f32> {
   }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     quads out{{}, 1.0F};
+    SUBBYTE_UNROLL
     for (int q = 0; q < 2; ++q) {
       std::uint32_t words[4];
       load_words(span + 4 * first(lane, q), words);
+      SUBBYTE_UNROLL
       for (int i = 0; i < 4; ++i) out.level[q][i] = bit_cast<float>(words[i]);
     }
     return out;
@@ -33,6 +36,7 @@ struct octet<f32> : octet_base<f32> {
 /// Consecutive lanes read consecutive 8 bytes.
 template <>
 struct octet<f16> : octet_base<f16> {
+  static constexpr int alignment = 8;
   using quads = float_quads;
 
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
@@ -40,9 +44,11 @@ struct octet<f16> : octet_base<f16> {
   }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     quads out{{}, 1.0F};
+    SUBBYTE_UNROLL
     for (int q = 0; q < 2; ++q) {
       std::uint32_t words[2];
       load_words(span + 2 * first(lane, q), words);
+      SUBBYTE_UNROLL
       for (int i = 0; i < 2; ++i) {
         out.level[q][2 * i] = to_float(first_half({words[i]}));
         out.level[q][2 * i + 1] = to_float(second_half({words[i]}));
@@ -55,6 +61,7 @@ struct octet<f16> : octet_base<f16> {
 /// Consecutive lanes read consecutive 8 bytes.
 template <>
 struct octet<bf16> : octet_base<bf16> {
+  static constexpr int alignment = 8;
   using quads = float_quads;
 
   [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
@@ -62,9 +69,11 @@ struct octet<bf16> : octet_base<bf16> {
   }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     quads out{{}, 1.0F};
+    SUBBYTE_UNROLL
     for (int q = 0; q < 2; ++q) {
       std::uint32_t words[2];
       load_words(span + 2 * first(lane, q), words);
+      SUBBYTE_UNROLL
       for (int i = 0; i < 2; ++i) {
         out.level[q][2 * i] = bit_cast<float>(words[i] << 16);
         out.level[q][2 * i + 1] = bit_cast<float>(words[i] & 0xFFFF0000U);

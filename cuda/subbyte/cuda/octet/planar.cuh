@@ -15,6 +15,9 @@ namespace cuda {
 template <int Bits>
 class packed_octet {
  public:
+  /// What the address of a span is a multiple of.
+  static constexpr int alignment = Bits == 8 ? 8 : (Bits <= 2 ? Bits : 4);
+
   /// The Bits bytes from byte Bits * lane of a span on.
   ///
   /// Reads nothing beyond the 32-bit words of the span that hold them.
@@ -88,6 +91,7 @@ struct planar_octet;
 template <group_grid G>
 struct planar_octet_base {
   static constexpr int span_bytes = span_weights / 8 * G::bits;
+  static constexpr int alignment = packed_octet<G::bits>::alignment;
   using quads = float_quads;
   using params = typename G::params;
 
@@ -107,6 +111,7 @@ struct planar_octet<int_grid<Bits, Zeros>> : planar_octet_base<int_grid<Bits, Ze
     // subtracted from the code alone: that is the level's one rounding.
     constexpr bool real = Zeros == zero_points::real;
     const float shift = real ? 8388608.0F : 8388608.0F + params.zero;
+    SUBBYTE_UNROLL
     for (int i = 0; i < 8; ++i) {
       const float level = bit_cast<float>(codes.float_bits(i)) - shift;
       out.level[i / 4][i % 4] = real ? level - params.zero : level;
@@ -130,8 +135,10 @@ struct planar_octet<codebook_grid<C>> : planar_octet_base<codebook_grid<C>> {
       float odd[4];
       bytes_to_floats<128>(bytes[0], even);
       bytes_to_floats<128>(bytes[1], odd);
+      SUBBYTE_UNROLL
       for (int i = 0; i < 8; ++i) out.level[i / 4][i % 4] = i % 2 == 0 ? even[i / 2] : odd[i / 2];
     } else {
+      SUBBYTE_UNROLL
       for (int i = 0; i < 8; ++i) {
         out.level[i / 4][i % 4] = C::value(static_cast<int>(codes.code(i)));
       }

@@ -44,8 +44,9 @@ template <class Codebook>
   const std::uint32_t eighth = down ? 0U - 0x01010101U : 0x01010101U;
   integer_quads<16, false> out{{}, {d8, d8}, {}};
   load_point<iq1_codebook>(index, out.bytes);
-  for (std::uint32_t& four : out.bytes) {
-    four = (low_pairs(four) ^ 0x02020202U) * 8 + eighth;
+  SUBBYTE_UNROLL
+  for (int q = 0; q < 2; ++q) {
+    out.bytes[q] = (low_pairs(out.bytes[q]) ^ 0x02020202U) * 8 + eighth;
   }
   return out;
 }

@@ -94,8 +94,9 @@ struct octet<iq2_k> : octet_base<iq2_k> {
     const std::uint32_t scales = word(span + 4 + 4 * h) >> (8 * p + 4 * part);
     quads out{};
     select_pairs<4>(word(span + 12 + 32 * h + 4 * (lane % 8)), p, shifted, out.bytes);
+    SUBBYTE_UNROLL
     for (int q = 0; q < 2; ++q) {
-      out.scale[q] = d * integer_to_float<8>(scales >> (16 * q), 15U);
+      out.scale[q] = d * byte_to_float<8>(low_nibbles(scales), 2 * q);
     }
     return out;
   }
@@ -116,11 +117,13 @@ struct octet<iq2_ks> : octet_base<iq2_ks> {
     const float d = to_float(row_scale);
     const std::uint32_t extra = load_u16(span) >> (4 * h + p);
     const std::uint32_t scales = load_u16(span + 2 + 2 * h) >> (4 * p);
+    const std::uint32_t stored =
+        low_nibbles(scales) | (extra >> 4 & 0x0010U) | (extra << 2 & 0x1000U);
     quads out{};
     select_pairs<2>(word(span + 6 + 32 * h + 4 * (lane % 8)), p, extra, out.bytes);
+    SUBBYTE_UNROLL
     for (int q = 0; q < 2; ++q) {
-      const std::uint32_t stored = (scales >> (8 * q) & 15U) | (extra >> (4 + 2 * q) & 16U);
-      out.scale[q] = d * integer_to_float<16>(stored);
+      out.scale[q] = d * byte_to_float<16>(stored, q);
     }
     return out;
   }
@@ -146,8 +149,9 @@ struct octet<iq3_k> : octet_base<iq3_k> {
     const std::uint32_t high = word(span + 78 + 4 * (lane % 8)) >> (4 * h + p);
     quads out{};
     select_triples<4>(word(span + 14 + 32 * h + 4 * (lane % 8)), p, high, shifted, out.bytes);
+    SUBBYTE_UNROLL
     for (int q = 0; q < 2; ++q) {
-      const float scale = d * integer_to_float<-1>(scales >> (16 * q) << 1, 30U);
+      const float scale = d * byte_to_float<-1>(low_nibbles(scales) << 1, 2 * q);
       const std::uint32_t sign = negative << (31 - 4 * q) & 0x80000000U;
       out.scale[q] = bit_cast<float>(bit_cast<std::uint32_t>(scale) ^ sign);
     }
@@ -170,12 +174,14 @@ struct octet<iq3_ks> : octet_base<iq3_ks> {
     const float d = to_float(row_scale);
     const std::uint32_t extra = load_u16(span) >> (4 * h + p);
     const std::uint32_t scales = word(span + 2) >> (8 * p + 4 * h);
+    const std::uint32_t stored =
+        low_nibbles(scales) | (extra << 4 & 0x00000010U) | (extra << 18 & 0x00100000U);
     const std::uint32_t high = word(span + 70 + 4 * (lane % 8)) >> (4 * h + p);
     quads out{};
     select_triples<2>(word(span + 6 + 32 * h + 4 * (lane % 8)), p, high, extra >> 8, out.bytes);
+    SUBBYTE_UNROLL
     for (int q = 0; q < 2; ++q) {
-      const std::uint32_t stored = (scales >> (16 * q) & 15U) | (extra << (4 - 2 * q) & 16U);
-      out.scale[q] = d * integer_to_float<16>(stored);
+      out.scale[q] = d * byte_to_float<16>(stored, 2 * q);
     }
     return out;
   }
@@ -195,11 +201,13 @@ struct octet<iq4_k> : octet_base<iq4_k> {
     const float d = load_half(span);
     const std::uint32_t high = static_cast<std::uint32_t>(span[4 + pair / 2]) >> (4 * (pair % 2));
     const std::uint32_t low = span[8 + pair];
+    const std::uint32_t stored =
+        low_nibbles(low | low << 4) | (high << 4 & 0x0030U) | (high << 10 & 0x3000U);
     quads out{};
     select_nibbles<1>(word(span + 16 + 4 * lane), load_u16(span + 2) >> (2 * pair), out.bytes);
+    SUBBYTE_UNROLL
     for (int q = 0; q < 2; ++q) {
-      const std::uint32_t stored = (low >> (4 * q) & 15U) | (high << (4 - 2 * q) & 48U);
-      out.scale[q] = d * integer_to_float<32>(stored);
+      out.scale[q] = d * byte_to_float<32>(stored, q);
     }
     return out;
   }
@@ -238,10 +246,11 @@ struct octet<iq4_kss> : octet_base<iq4_kss> {
   }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane,
                                                     f32_scale row_scale) noexcept {
-    std::uint32_t words[4];
-    load_words(span + 16 * (lane / 4), words);
     std::uint32_t bits = 0;
-    for (int i = 0; i < 4; ++i) bits |= (words[i] & 0x00010001U) << (2 * i);
+    SUBBYTE_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      bits |= (word(span + 16 * (lane / 4) + 4 * i) & 0x00010001U) << (2 * i);
+    }
     const std::uint32_t scale = bits | bits >> 15;
     const std::uint32_t even = word(span + 4 * lane) & 0xFFFEFFFEU;
     const float d = row_scale.to_float() * odd_scale(scale);
@@ -266,14 +275,15 @@ struct octet<iq5_k> : octet_base<iq5_k> {
     const float d = load_half(span);
     const std::uint32_t scales_high = static_cast<std::uint32_t>(span[4 + k]) >> (2 * part);
     const std::uint32_t scales_low = load_u16(span + 8 + 2 * k) >> (4 * part);
+    const std::uint32_t stored =
+        low_nibbles(scales_low) | (scales_high << 4 & 0x0030U) | (scales_high << 8 & 0x3000U);
     const std::uint32_t high = word(span + 144 + 4 * (lane % 8)) >> (2 * k);
     quads out{};
     select_fives<2>(word(span + 16 + 4 * lane), high, load_u16(span + 2) >> (4 * k + part),
                     out.bytes);
+    SUBBYTE_UNROLL
     for (int q = 0; q < 2; ++q) {
-      const std::uint32_t stored =
-          (scales_low >> (8 * q) & 15U) | (scales_high << (4 - 4 * q) & 48U);
-      out.scale[q] = d * integer_to_float<32>(stored);
+      out.scale[q] = d * byte_to_float<32>(stored, q);
     }
     return out;
   }
@@ -317,11 +327,13 @@ struct octet<iq6_k> : octet_base<iq6_k> {
     const std::uint32_t group_scale = span[4 + lane / 2] ^ 128U;
     const float shift = (load_u16(span + 2) >> (lane / 2) & 1U) != 0 ? iq6::shift : 0.0F;
     quads out{{}, d * integer_to_float<128>(group_scale)};
+    SUBBYTE_UNROLL
     for (int q = 0; q < 2; ++q) {
       const std::uint32_t low = word(low_bits + 4 * q) >> (4 * (r % 2));
       const std::uint32_t high = word(high_bits + 4 * q) >> (2 * r);
       float code[4];
       bytes_to_floats<0>(low_nibbles(low) | low_pairs(high) << 4, code);
+      SUBBYTE_UNROLL
       for (int i = 0; i < 4; ++i) out.level[q][i] = iq6::level_of(code[i]) + shift;
     }
     return out;

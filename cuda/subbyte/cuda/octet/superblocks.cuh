@@ -31,9 +31,10 @@ SUBBYTE_HD_INLINE void scale_by_pairs(const std::uint8_t* block, int k, Quads& o
   const float d = load_half(block);
   const float m = load_half(block + 2);
   const std::uint32_t pairs = pairs_of_groups(block + 4, k);
+  SUBBYTE_UNROLL
   for (int q = 0; q < 2; ++q) {
-    out.scale[q] = d * integer_to_float<0>(pairs >> (8 * q), 63U);
-    out.offset[q] = -(m * integer_to_float<0>(pairs >> (16 + 8 * q), 63U));
+    out.scale[q] = d * byte_to_float<0>(pairs, q);
+    out.offset[q] = -(m * byte_to_float<0>(pairs, 2 + q));
   }
 }
 
@@ -55,9 +56,10 @@ struct octet<q2_k> : octet_base<q2_k> {
     // Groups 8 h + 4 p + i / 4 and the next but one.
     const std::uint32_t groups = word(span + 8 * h + 4 * p) >> (8 * (i / 4));
     quads out{{low_pairs(codes), low_pairs(codes >> 2)}, {}, {}};
+    SUBBYTE_UNROLL
     for (int q = 0; q < 2; ++q) {
-      out.scale[q] = d * integer_to_float<0>(groups >> (16 * q), 15U);
-      out.offset[q] = -(m * integer_to_float<0>(groups >> (16 * q + 4), 15U));
+      out.scale[q] = d * byte_to_float<0>(low_nibbles(groups), 2 * q);
+      out.offset[q] = -(m * byte_to_float<0>(low_nibbles(groups >> 4), 2 * q));
     }
     return out;
   }
@@ -86,8 +88,9 @@ struct octet<q3_k> : octet_base<q3_k> {
                low_pairs(low >> 2) | (high & 0x02020202U) << 1},
               {},
               {}};
+    SUBBYTE_UNROLL
     for (int q = 0; q < 2; ++q) {
-      out.scale[q] = d * integer_to_float<32>(scales >> (16 * q), 63U);
+      out.scale[q] = d * byte_to_float<32>(scales, 2 * q);
     }
     return out;
   }
@@ -150,6 +153,7 @@ struct octet<q6_k> : octet_base<q6_k> {
         {low_nibbles(low) | low_pairs(high) << 4, low_nibbles(low >> 4) | (high & 0x30303030U)},
         {},
         {}};
+    SUBBYTE_UNROLL
     for (int q = 0; q < 2; ++q) {
       const std::uint32_t scale = span[192 + first(lane, q) / 16];
       out.scale[q] = d * integer_to_float<128>(scale ^ 128U);

@@ -102,7 +102,7 @@ if [ $gpu = 0 ]; then
   total=86400
 fi
 
-flags="-std=c++20 -O2 $(tr '\n' ' ' <cmake/cuda_flags.txt) -gencode arch=compute_$arch,code=sm_$arch $includes"
+flags="-O2 $(tr '\n' ' ' <cmake/cuda_flags.txt) -gencode arch=compute_$arch,code=sm_$arch $includes"
 if [ -n "${GPU_CHECK_FORMATS:-}" ]; then
   flags+=" -DSUBBYTE_TESTED_FORMATS=$GPU_CHECK_FORMATS"
   parts=1

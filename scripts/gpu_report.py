@@ -200,7 +200,7 @@ def probe_lines(results):
         lines += table(("read, TB/s", "copy, read and written, TB/s", "write, TB/s"),
                        [tuple(number(p["ceilings"][0][k + "_tb_per_s"])
                               for k in ("read", "copy", "write"))])
-    for key in ("reads", "writes", "l2", "reads_by_size"):
+    for key in ("reads", "bulk_reads", "writes", "l2", "reads_by_size"):
         if p.get(key):
             lines += table((key.replace("_", " "), "us", "TB/s"),
                            [(r["name"], number(r["us"], 4), number(r["tb_per_s"])) for r in p[key]])

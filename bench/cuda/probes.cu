@@ -20,6 +20,8 @@ using subbyte::cuda::device_bytes;
 
 constexpr int memory_threads = 256;
 constexpr index_t megabyte = index_t{1} << 20;
+constexpr int bulk_warps = 4;
+constexpr int bulk_words = 128;  // of 16 bytes, of a slot
 
 __device__ __forceinline__ uint4 load_once(const uint4* p) {
   uint4 v;
@@ -96,6 +98,71 @@ __global__ void __launch_bounds__(memory_threads)
   }
   asm volatile("cp.async.wait_group 0;" ::: "memory");
   if (sum == 0x5BD1E995U) *sink = sum;
+}
+
+/// Reads `words` by bulk copies: each warp has a ring of Stages slots of its own, which one lane
+/// fills. From compute capability 9.0 on; older devices run nothing.
+template <int Stages>
+__global__ void __launch_bounds__(bulk_warps * 32)
+    read_bulk_kernel(const uint4* from, index_t words, std::uint32_t* sink) {
+#if __CUDA_ARCH__ >= 900
+  __shared__ alignas(128) uint4 ring[bulk_warps][Stages][bulk_words];
+  __shared__ alignas(8) std::uint64_t filled[bulk_warps][Stages];
+  const int lane = threadIdx.x % 32;
+  const int warp = threadIdx.x / 32;
+  const auto shared_address = [](const void* p) {
+    return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
+  };
+  if (lane == 0) {
+    for (int i = 0; i < Stages; ++i) {
+      asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(&filled[warp][i]))
+                   : "memory");
+    }
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  }
+  __syncwarp();
+  const index_t tiles = words / bulk_words;
+  const index_t stride = static_cast<index_t>(gridDim.x) * bulk_warps;
+  const index_t begin = static_cast<index_t>(blockIdx.x) * bulk_warps + warp;
+  const auto fill = [&](int slot, index_t tile) {
+    if (lane != 0 || tile >= tiles) return;
+    const std::uint32_t barrier = shared_address(&filled[warp][slot]);
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier),
+                 "n"(bulk_words * 16)
+                 : "memory");
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+            "r"(shared_address(&ring[warp][slot][0])),
+        "l"(from + tile * bulk_words), "n"(bulk_words * 16), "r"(barrier)
+        : "memory");
+  };
+  for (int i = 0; i < Stages; ++i) fill(i, begin + i * stride);
+  std::uint32_t sum = 0;
+  int slot = 0;
+  std::uint32_t phase = 0;
+  for (index_t tile = begin; tile < tiles; tile += stride) {
+    std::uint32_t arrived = 0;
+    while (arrived == 0) {
+      asm volatile(
+          "{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; "
+          "selp.u32 %0, 1, 0, p; }"
+          : "=r"(arrived)
+          : "r"(shared_address(&filled[warp][slot])), "r"(phase)
+          : "memory");
+    }
+#pragma unroll
+    for (int i = 0; i < bulk_words / 32; ++i) sum ^= folded(ring[warp][slot][i * 32 + lane]);
+    __syncwarp();  // all have read what is filled next
+    fill(slot, tile + Stages * stride);
+    slot = slot == Stages - 1 ? 0 : slot + 1;
+    if (slot == 0) phase ^= 1;
+  }
+  if (sum == 0x5BD1E995U) *sink = sum;
+#else
+  static_cast<void>(from);
+  static_cast<void>(words);
+  static_cast<void>(sink);
+#endif
 }
 
 /// Writes Writes words for each of `words` that it reads; Reads = 0: reads none.
@@ -321,7 +388,9 @@ class probes {
   probes(const device& on, double seconds)
       : on_(on), timer_(on), budget_(seconds), sink_(on, 256), ticks_(on, 256) {}
 
-  void run(bench::results& out) {
+  /// save(): whenever something is done.
+  template <class Save>
+  void run(bench::results& out, Save save) {
     index_t size = 1024 * megabyte;
     while (size > 256 * megabyte && size > static_cast<index_t>(on_.properties().totalGlobalMem / 8)) {
       size /= 2;
@@ -335,11 +404,20 @@ class probes {
     }
     timer_.synchronize();
 
-    step(out, "reads", [&](auto& list) { reads(list); });
-    step(out, "writes", [&](auto& list) { writes(list); });
-    step(out, "l2", [&](auto& list) { l2(list); });
-    step(out, "launches", [&](auto& list) { launches(list); });
-    step(out, "matrix_instructions", [&](auto& list) {
+    const auto step = [&](const char* name, auto body) {
+      if (budget_.passed()) {
+        out.skipped.push_back(std::string("probe ") + name);
+        return;
+      }
+      body(out.section(name));
+      set_ceilings(out, size);
+      save();
+    };
+    step("reads", [&](auto& list) { reads(list); });
+    step("writes", [&](auto& list) { writes(list); });
+    step("l2", [&](auto& list) { l2(list); });
+    step("launches", [&](auto& list) { launches(list); });
+    step("matrix_instructions", [&](auto& list) {
       rate<mma_f16>(list);
       rate<mma_bf16>(list);
       rate<mma_f16_f16>(list);
@@ -347,7 +425,7 @@ class probes {
       const cudaDeviceProp& p = on_.properties();
       if (p.major * 10 + p.minor >= 89) rate<mma_e4m3>(list);
     });
-    step(out, "lane_instructions", [&](auto& list) {
+    step("lane_instructions", [&](auto& list) {
       rate<dp4a>(list);
       rate<ffma>(list);
       rate<hfma2>(list);
@@ -359,20 +437,15 @@ class probes {
       rate<imad>(list);
       rate<shfl>(list);
     });
-    step(out, "reads_by_size", [&](auto& list) { reads_by_size(list); });
-
-    double read = 0;
-    for (const record& r : out.section("reads")) read = std::max(read, number(r, "tb_per_s"));
-    double copy = 0;
-    double write = 0;
-    for (const record& r : out.section("writes")) {
-      double& ceiling = number(r, "words_read") == 0 ? write : copy;
-      if (number(r, "words_written") <= 1) ceiling = std::max(ceiling, number(r, "tb_per_s"));
+    step("reads_by_size", [&](auto& list) { reads_by_size(list); });
+    if (on_.properties().major >= 9) {
+      step("bulk_reads", [&](auto& list) {
+        for (const int blocks : {1, 2, 4}) {
+          read_bulk<2>(list, blocks);
+          read_bulk<5>(list, blocks);
+        }
+      });
     }
-    out.section("ceilings") = {{{"read_tb_per_s", read},
-                                {"copy_tb_per_s", copy},
-                                {"write_tb_per_s", write},
-                                {"bytes", size}}};
   }
 
  private:
@@ -385,13 +458,25 @@ class probes {
     return 0;
   }
 
-  template <class Body>
-  void step(bench::results& out, const char* name, Body body) {
-    if (budget_.passed()) {
-      out.skipped.push_back(std::string("probe ") + name);
-      return;
+  static void set_ceilings(bench::results& out, index_t size) {
+    double read = 0;
+    for (const char* const name : {"reads", "bulk_reads"}) {
+      for (const auto& [own, records] : out.sections) {
+        if (own != name) continue;
+        for (const record& r : records) read = std::max(read, number(r, "tb_per_s"));
+      }
     }
-    body(out.section(name));
+    double copy = 0;
+    double write = 0;
+    for (const record& r : out.section("writes")) {
+      if (number(r, "words_written") > 1) continue;
+      double& ceiling = number(r, "words_read") == 0 ? write : copy;
+      ceiling = std::max(ceiling, number(r, "tb_per_s"));
+    }
+    out.section("ceilings") = {{{"read_tb_per_s", read},
+                                {"copy_tb_per_s", copy},
+                                {"write_tb_per_s", write},
+                                {"bytes", size}}};
   }
 
   static record described(const timed& t, double bytes, const std::string& name) {
@@ -435,6 +520,25 @@ class probes {
                              std::to_string(blocks_per_multiprocessor) + " blocks");
     r.emplace_back("bytes_in_flight",
                    std::int64_t{16} * (Stages - 1) * memory_threads * blocks_per_multiprocessor);
+    out.push_back(r);
+  }
+
+  template <int Stages>
+  void read_bulk(std::vector<record>& out, int blocks_per_multiprocessor) {
+    const index_t words = source_.size() / 16;
+    const auto* const from = reinterpret_cast<const uint4*>(source_.on_device());
+    const int blocks = blocks_per_multiprocessor * on_.multiprocessors();
+    const timed t = timer_.alone({"", [&](cudaStream_t s, int) {
+                                    read_bulk_kernel<Stages><<<blocks, bulk_warps * 32, 0, s>>>(
+                                        from, words, sink());
+                                    bench::check(cudaGetLastError(), "read");
+                                  }},
+                                 {});
+    record r = described(t, static_cast<double>(words * 16),
+                         "bulk copies of 2 KiB, " + std::to_string(Stages) + " stages, " +
+                             std::to_string(blocks_per_multiprocessor) + " blocks");
+    r.emplace_back("bytes_in_flight",
+                   std::int64_t{16} * bulk_words * Stages * bulk_warps * blocks_per_multiprocessor);
     out.push_back(r);
   }
 
@@ -608,11 +712,11 @@ int main(int argc, char** argv) try {
   bench::results out;
   out.machine = describe(on, options);
   bench::add_clocks(out, "before");
-  probes(on, options.seconds).run(out);
+  probes(on, options.seconds).run(out, [&] { write_json(out, options.out); });
   bench::add_clocks(out, "after");
   write_json(out, options.out);
   std::printf("%s\n", options.out.c_str());
-  for (const char* const name : {"reads", "writes", "l2", "reads_by_size"}) {
+  for (const char* const name : {"reads", "bulk_reads", "writes", "l2", "reads_by_size"}) {
     std::printf("%s", bench::table(out.section(name), {"name", "us", "tb_per_s"}).c_str());
   }
   for (const char* const name : {"matrix_instructions", "lane_instructions"}) {

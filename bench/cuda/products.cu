@@ -115,8 +115,9 @@ class products {
     dense_y_ = device_bytes(on, largest_m * largest_n * 2);
   }
 
-  /// Whether every result was right.
-  bool run(bench::results& out) {
+  /// Whether every result was right. save(): whenever something is done.
+  template <class Save>
+  bool run(bench::results& out, Save save) {
     if (dense_ != nullptr) {
       out.machine.emplace_back("cublas", dense_->version());
       const bench::deadline own(0.3 * seconds_);
@@ -130,6 +131,7 @@ class products {
             multiply_dense(out.section("cublas"), {t, s.n, s.k, m});
           }
         }
+        save();
       }
     }
     for (const shape& s : decoded_shapes) {
@@ -140,6 +142,7 @@ class products {
         }
         decode(out.section("dequantize"), *format, s);
       }
+      save();
     }
     for (const int m : vector_rows) {
       for (const shape& s : shapes) {
@@ -150,6 +153,7 @@ class products {
           }
           multiply(out.section("gemv"), *format, s, m);
         }
+        save();
       }
     }
     return right_;
@@ -461,7 +465,9 @@ int main(int argc, char** argv) try {
   bench::results out;
   out.machine = describe(on, options);
   bench::add_clocks(out, "before");
-  const bool right = products(on, options.seconds).run(out);
+  const bool right = products(on, options.seconds).run(out, [&] {
+    write_json(out, options.out);
+  });
   bench::add_clocks(out, "after");
   write_json(out, options.out);
   std::printf("%s\n%s%s%s", options.out.c_str(),

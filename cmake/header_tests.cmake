@@ -1,7 +1,7 @@
 # One translation unit per public header, which includes it twice and nothing else: the header needs
 # no other include before it, and its guard works. All units are linked into one program, which fails
 # on a definition that is not inline. A second set repeats floors 0 to 5 and kernel/ with
-# -fno-exceptions, and one CUDA unit holds what promises to run on a device.
+# -fno-exceptions.
 
 set(headers "")
 set(components "")
@@ -15,10 +15,12 @@ endforeach()
 set(units "")
 set(units_without_exceptions "")
 foreach(header IN LISTS headers)
-  file(RELATIVE_PATH name "${PROJECT_SOURCE_DIR}/include/subbyte" "${header}")
+  string(REGEX REPLACE "^.*/(include|cuda)/subbyte/" "" name "${header}")
   # Headers for a foreign library, where it is missing; mdspan has a test with the compiler it needs.
   if((name STREQUAL "exec/openmp.hpp" AND NOT OpenMP_CXX_FOUND)
      OR (name STREQUAL "interop/eigen.hpp" AND NOT TARGET Eigen3::Eigen)
+     OR (name STREQUAL "cuda/gemm.cuh" AND NOT TARGET CUDA::cublas)
+     OR name STREQUAL "cuda/thread.cuh" # nvcc's
      OR name STREQUAL "interop/mdspan.hpp")
     continue()
   endif()
@@ -49,29 +51,3 @@ add_library(subbyte_test_headers_without_exceptions OBJECT ${units_without_excep
 target_link_libraries(subbyte_test_headers_without_exceptions PRIVATE subbyte_development
                                                                       ${components})
 target_compile_options(subbyte_test_headers_without_exceptions PRIVATE -O0 -fno-exceptions)
-
-# nvcc is called directly: CMake 3.25 does not know C++20 for nvcc 13, and enabling the language
-# would make every configuration pay for one unit.
-if(CUDAToolkit_FOUND AND CUDAToolkit_NVCC_EXECUTABLE)
-  set(device_headers ${headers})
-  list(FILTER device_headers INCLUDE REGEX "/subbyte/(num/[^/]*|tensor/tensor_view|format/[^/]*)\\.hpp$")
-  list(TRANSFORM device_headers REPLACE "^.*/include/(.*)$" "#include \"\\1\"" OUTPUT_VARIABLE includes)
-  list(JOIN includes "\n" includes)
-  set(unit "${CMAKE_CURRENT_BINARY_DIR}/headers/device.cu")
-  file(CONFIGURE OUTPUT "${unit}" CONTENT "${includes}\n")
-  set(device_units "${unit}")
-  file(GLOB device_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/device/*.cu)
-  foreach(unit IN LISTS device_units device_sources)
-    cmake_path(GET unit FILENAME name)
-    set(object "${CMAKE_CURRENT_BINARY_DIR}/headers/${name}.o")
-    add_custom_command(
-      OUTPUT "${object}"
-      COMMAND "${CUDAToolkit_NVCC_EXECUTABLE}" -std=c++20 -Werror all-warnings
-              -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a
-              -I "${PROJECT_SOURCE_DIR}/include" -c "${unit}" -o "${object}"
-      DEPENDS "${unit}" ${device_headers}
-      COMMENT "Compiling ${name} for sm_80 and sm_90a" VERBATIM)
-    list(APPEND device_objects "${object}")
-  endforeach()
-  add_custom_target(subbyte_test_device ALL DEPENDS ${device_objects})
-endif()

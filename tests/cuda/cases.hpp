@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <string>
+#include <utility>  // std::declval
 #include <vector>
 
 #include "cuda/machines.hpp"
@@ -337,7 +338,7 @@ void check_one_hot(const machine& on, const View& host, cuda::device_view<View> 
 }
 
 #if defined(SUBBYTE_TESTED_FORMATS)
-using tested_formats = type_list<SUBBYTE_TESTED_FORMATS>;
+using tested_formats = joined_t<type_list<SUBBYTE_TESTED_FORMATS>, type_list<iq2_ks, iq4_kss>>;
 #else
 using tested_formats = file_formats;
 #endif
@@ -397,6 +398,130 @@ template <class F>
 std::vector<shape> ragged_shapes() {
   if (is_row_scaled<F>) return {{1, 256}, {5, 1280}};
   return {{1, 1}, {3, 31}, {2, 256}, {5, 300}, {7, 1284}};
+}
+
+/// The planes of a host's matrix where a device reads them: what cuda::device_matrix places, with
+/// every plane where it can be seen to be left.
+template <class G, class S>
+struct placed_planes {
+  using view_type = planar_matrix_view<G, S>;
+  using zero = typename view_type::zero;
+  template <class T>
+  using memory = machine::memory<T>;
+
+  placed_planes(const machine& on, const view_type& m)
+      : host(m),
+        codes(on.place(std::vector<std::uint8_t>(m.codes(), m.codes() + m.rows() * m.row_bytes()))),
+        scales(on.place(plane(m))),
+        outer(on.place(outer_plane(m))),
+        zeros(on.place(zero_plane(m))),
+        order(on.place(order_plane(m, m.order()))),
+        position(on.place(order_plane(m, m.position()))),
+        device(view_type(m.rows(), m.cols(), {m.group_size()}, codes.data(), scales_on_device(m),
+                         zeros_on_device(), m.order() != nullptr ? order.data() : nullptr,
+                         m.order() != nullptr ? position.data() : nullptr)) {}
+
+  static auto plane(const view_type& m) {
+    const auto count = m.rows() * m.groups();
+    if constexpr (is_nested_scale<S>) {
+      return std::vector<typename S::inner>(m.scales().codes(), m.scales().codes() + count);
+    } else {
+      return std::vector<S>(m.scales().data(), m.scales().data() + count);
+    }
+  }
+  static std::vector<float> outer_plane(const view_type& m) {
+    if constexpr (is_nested_scale<S>) {
+      const auto count = ceil_div(m.rows() * m.groups(), S::block);
+      return std::vector<float>(m.scales().outer(), m.scales().outer() + count);
+    } else {
+      return std::vector<float>(1);
+    }
+  }
+  static auto zero_plane(const view_type& m) {
+    if constexpr (G::zeros == zero_points::none) {
+      return std::vector<std::uint8_t>(1);
+    } else {
+      return std::vector<zero>(m.zeros(), m.zeros() + m.rows() * m.groups());
+    }
+  }
+  static std::vector<std::int32_t> order_plane(const view_type& m, const std::int32_t* from) {
+    if (from == nullptr) return std::vector<std::int32_t>(1);
+    return std::vector<std::int32_t>(from, from + m.cols());
+  }
+  scale_plane<S> scales_on_device(const view_type& m) const {
+    if constexpr (is_nested_scale<S>) {
+      return scale_plane<S>(scales.data(), outer.data(), m.scales().offset());
+    } else {
+      static_cast<void>(m);
+      return scale_plane<S>(scales.data());
+    }
+  }
+  const zero* zeros_on_device() const {
+    if constexpr (G::zeros == zero_points::none) {
+      return nullptr;
+    } else {
+      return zeros.data();
+    }
+  }
+
+  view_type host;
+  memory<std::uint8_t> codes;
+  memory<typename decltype(plane(std::declval<view_type>()))::value_type> scales;
+  memory<float> outer;
+  memory<typename decltype(zero_plane(std::declval<view_type>()))::value_type> zeros;
+  memory<std::int32_t> order;
+  memory<std::int32_t> position;
+  cuda::device_view<view_type> device;
+};
+
+/// Every column elsewhere.
+inline std::vector<std::int32_t> shuffled_columns(index_t cols) {
+  std::vector<std::int32_t> order(static_cast<std::size_t>(cols));
+  for (index_t k = 0; k < cols; ++k) {
+    order[static_cast<std::size_t>(k)] = static_cast<std::int32_t>(k);
+  }
+  std::mt19937_64 generator(5);
+  for (std::size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[generator() % i]);
+  return order;
+}
+
+template <class G, class S>
+void check_planar(const machine& on, const planar_matrix_view<G, S>& host, std::uint64_t seed) {
+  const placed_planes<G, S> w(on, host);
+  check_dequantize<float>(on, host, w.device, host.cols());
+  check_dequantize<half>(on, host, w.device, host.cols() + 1);
+  check_get_rows(on, host, w.device);
+  for (const index_t m : {1, 3, 8}) {
+    check_gemv(on, host, w.device, m, m == 3 ? host.cols() + 1 : host.cols(), seed);
+  }
+  check_one_hot(on, host, w.device);
+}
+
+template <class G, class S>
+void check_planar_shapes(const machine& on) {
+  std::uint64_t seed = 900;
+  for (const shape s : {shape{3, 300}, shape{2, 72}, shape{5, 1}}) {
+    for (const index_t group : {8, 48, 128, 1 << 20}) {
+      for (const bool ordered : {false, true}) {
+        INFO(G::bits << " bits, " << s.rows << " x " << s.cols << " in groups of " << group
+                     << (ordered ? ", ordered" : ""));
+        const auto x =
+            test_support::normal_vector(static_cast<std::size_t>(s.rows * s.cols), 0.02, ++seed);
+        const matrix_view<const float> weights(x.data(), s.rows, s.cols);
+        planar_matrix<G, std::conditional_t<is_nested_scale<S>, f32_scale, S>> m(s.rows, s.cols,
+                                                                                 {group});
+        const auto columns = shuffled_columns(s.cols);
+        if (ordered) m.set_column_order({columns.data(), s.cols});
+        rtn{}.apply(weights, m, serial);
+        if constexpr (is_nested_scale<S>) {
+          const auto nested = planar_matrix<G, S>::nest_scales(m.view(), 448.0F);
+          check_planar(on, nested.view(), seed);
+        } else {
+          check_planar(on, m.view(), seed);
+        }
+      }
+    }
+  }
 }
 
 /// Rows that make an encoder's special cases: zeros of both signs, equal magnitudes of both signs,
@@ -550,6 +675,19 @@ TEST_CASE("A one-hot x picks a column of W, to the bit") {
 }
 
 #if SUBBYTE_TEST_PART == 0
+TEST_CASE("Planar matrices of every grid, scale, zero point and column order",
+          "[planar][sanitize]") {
+  using namespace cuda_cases;
+  const machine on;
+  check_planar_shapes<int_grid<4>, half>(on);
+  check_planar_shapes<int_grid<3, zero_points::none>, bfloat16>(on);
+  check_planar_shapes<int_grid<2, zero_points::real>, half>(on);
+  check_planar_shapes<int_grid<8>, f32_scale>(on);
+  check_planar_shapes<codebook_grid<nf4>, f32_scale>(on);
+  check_planar_shapes<codebook_grid<nf4>, nested_scale<e4m3fn>>(on);
+  check_planar_shapes<codebook_grid<fp4_e2m1>, e8m0>(on);
+}
+
 TEST_CASE("What a device quantizes are the host's bytes", "[sanitize]") {
   using namespace cuda_cases;
   const machine on;

@@ -102,7 +102,7 @@ if [ $gpu = 0 ]; then
   total=86400
 fi
 
-flags="-O2 $(tr '\n' ' ' <cmake/cuda_flags.txt) -gencode arch=compute_$arch,code=sm_$arch $includes"
+flags="-std=c++20 -O2 $(tr '\n' ' ' <cmake/cuda_flags.txt) -gencode arch=compute_$arch,code=sm_$arch $includes"
 if [ -n "${GPU_CHECK_FORMATS:-}" ]; then
   flags+=" -DSUBBYTE_TESTED_FORMATS=$GPU_CHECK_FORMATS"
   parts=1
@@ -116,7 +116,7 @@ for root in "$toolkit" "$(python3 -c 'import nvidia; print(list(nvidia.__path__)
     names=$(cd "$lib" 2>/dev/null && ls libcublas.so* libcublasLt.so* 2>/dev/null) || continue
     libraries=$(printf '%s\n' "$names" | awk -F'[.]so' '!seen[$1]++ { print lib "/" $0 }' lib="$lib" | paste -sd,)
     blas_flags="-DSUBBYTE_BENCH_CUBLAS -isystem $root/include"
-    blas="-Xlinker $libraries,-rpath,$lib"
+    blas="-Xlinker --as-needed,$libraries,-rpath,$lib"
   done
 done
 
@@ -136,7 +136,8 @@ build() { # two rounds of commands, one a line: objects, programs
   {
     for source in tests/cuda/*.cu; do
       name=$(basename "$source" .cu)
-      if grep -q '"cuda/cases.hpp"' "$source"; then
+      if [ -z "$blas" ] && grep -q 'gemm.cuh' "$source"; then continue; fi
+      if grep -q 'cuda/cases.hpp' "$source"; then
         for ((part = 0; part < parts; ++part)); do
           echo "$compile -DSUBBYTE_TEST_PARTS=$parts -DSUBBYTE_TEST_PART=$part -c $source -o $objects/tests.$name.$part.o"
         done
@@ -148,7 +149,7 @@ build() { # two rounds of commands, one a line: objects, programs
       echo "$compile -DSUBBYTE_FORMATS_PARTS=$parts -DSUBBYTE_FORMATS_PART=$part -c bench/cuda/formats.cu -o $objects/products.formats.$part.o"
     done
     echo "$compile -c bench/cuda/weights.cpp -o $objects/products.weights.o"
-    echo "$compile -c tests/support/main.cpp -o $objects/main.o"
+    echo "$compile -c tests/support/device_main.cpp -o $objects/main.o"
     echo "$compile -c bench/cuda/products.cu -o $objects/products.o"
     echo "$compile -c bench/cuda/probes.cu -o $objects/probes.o"
     echo "$compile ${blas:+$blas_flags} -c bench/cuda/dense.cpp -o $objects/products.dense.o"
@@ -161,7 +162,7 @@ build() { # two rounds of commands, one a line: objects, programs
   [ $failed != 124 ] || return 124
   {
     for name in "$objects"/tests.*.o; do
-      echo "nvcc $flags $name $objects/main.o -o ${name%.o}"
+      echo "nvcc $flags $name $objects/main.o ${blas:-} -o ${name%.o}"
     done
     echo "nvcc $flags $objects/probes.o $objects/bench.*.o -o $objects/probes"
     echo "nvcc $flags $objects/products.o $objects/products.*.o $objects/bench.*.o ${blas:-} -o $objects/products"

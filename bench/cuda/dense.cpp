@@ -71,12 +71,12 @@ class with_cublas final : public dense_products {
       check_blas(cublasSetWorkspace(handle_, workspace_.on_device(), workspace_bytes),
                  "cublasSetWorkspace");
       const cudaDataType_t type = data_type(shape.type);
-      check_blas(cublasGemmEx(handle_, CUBLAS_OP_T, CUBLAS_OP_N, static_cast<int>(shape.n),
-                              static_cast<int>(shape.m), static_cast<int>(shape.k), &one, w, type,
-                              static_cast<int>(shape.k), x, type, static_cast<int>(shape.k), &zero,
-                              y, type, static_cast<int>(shape.n), CUBLAS_COMPUTE_32F,
-                              CUBLAS_GEMM_DEFAULT),
-                 "cublasGemmEx");
+      check_blas(
+          cublasGemmEx(handle_, CUBLAS_OP_T, CUBLAS_OP_N, static_cast<int>(shape.n),
+                       static_cast<int>(shape.m), static_cast<int>(shape.k), &one, w, type,
+                       static_cast<int>(shape.k), x, type, static_cast<int>(shape.k), &zero, y,
+                       type, static_cast<int>(shape.n), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+          "cublasGemmEx");
       return;
     }
     const plan& p = planned(shape);

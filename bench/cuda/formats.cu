@@ -114,7 +114,8 @@ class stored final : public stored_format {
             const device_activations& x, float* y) const override {
     const cuda::stream_ref queue(s);
     const device_view matrix(Storage::view(w, n, k));
-    const device_view result(tensor_view<float, 2, row_pitched>(tensor_view<float, 2>(y, x.rows, n)));
+    const device_view result(
+        tensor_view<float, 2, row_pitched>(tensor_view<float, 2>(y, x.rows, n)));
     if (a == arithmetic::floats) {
       cuda::gemv(queue, matrix,
                  device_view(tensor_view<const float, 2, row_pitched>(
@@ -306,12 +307,11 @@ auto storages_of(type_list<F...>) -> type_list<typename storage_of<F>::type...>;
 #if defined(SUBBYTE_TESTED_FORMATS)
 using all_storages = decltype(storages_of(type_list<SUBBYTE_TESTED_FORMATS>()));
 #else
-using all_storages =
-    joined_t<decltype(storages_of(file_formats())),
-             type_list<planes<int_grid<4, zero_points::none>, half, 128>,
-                       planes<int_grid<4>, half, 128>,
-                       planes<int_grid<8, zero_points::none>, f32_scale, 0>,
-                       planes<codebook_grid<nf4>, f32_scale, 64>>>;
+using all_storages = joined_t<
+    decltype(storages_of(file_formats())),
+    type_list<planes<int_grid<4, zero_points::none>, half, 128>, planes<int_grid<4>, half, 128>,
+              planes<int_grid<8, zero_points::none>, f32_scale, 0>,
+              planes<codebook_grid<nf4>, f32_scale, 64>>>;
 #endif
 
 template <class... S>
@@ -325,13 +325,14 @@ void add_share(const cuda::device& on, type_list<S...>,
       }
     };
     (add(std::integral_constant<std::size_t, At>(), std::type_identity<S>()), ...);
-  }(std::index_sequence_for<S...>());
+  }
+  (std::index_sequence_for<S...>());
 }
 
-const bool listed = list_part([](const cuda::device& on,
-                                 std::vector<std::unique_ptr<stored_format>>& formats) {
-  add_share(on, all_storages(), formats);
-});
+const bool listed =
+    list_part([](const cuda::device& on, std::vector<std::unique_ptr<stored_format>>& formats) {
+      add_share(on, all_storages(), formats);
+    });
 
 }  // namespace
 }  // namespace bench

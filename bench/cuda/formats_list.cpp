@@ -10,9 +10,8 @@ std::vector<std::unique_ptr<stored_format>> stored_formats(const subbyte::cuda::
   std::vector<std::unique_ptr<stored_format>> formats;
   for (const format_part part : format_parts()) part(on, formats);
   std::stable_sort(formats.begin(), formats.end(), [](const auto& a, const auto& b) {
-    return a->bytes(256, 4096) != b->bytes(256, 4096)
-               ? a->bytes(256, 4096) < b->bytes(256, 4096)
-               : a->name() < b->name();
+    return a->bytes(256, 4096) != b->bytes(256, 4096) ? a->bytes(256, 4096) < b->bytes(256, 4096)
+                                                      : a->name() < b->name();
   });
   return formats;
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/// What the GPU benchmarks share beside the device: medians, a wall-clock budget, results as records.
+/// What the GPU benchmarks share beside the device: medians, a wall-clock budget, results as
+/// records.
 #pragma once
 
 #include <algorithm>
@@ -47,8 +48,8 @@ inline summary summarize(const std::vector<double>& repetitions) {
 class deadline {
  public:
   explicit deadline(double seconds)
-      : end_(clock::now() + std::chrono::duration_cast<clock::duration>(
-                                std::chrono::duration<double>(seconds))) {}
+      : end_(clock::now() +
+             std::chrono::duration_cast<clock::duration>(std::chrono::duration<double>(seconds))) {}
   /// Seconds, negative when it has passed.
   [[nodiscard]] double left() const {
     return std::chrono::duration<double>(end_ - clock::now()).count();

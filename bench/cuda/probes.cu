@@ -80,7 +80,8 @@ __global__ void __launch_bounds__(memory_threads)
   const index_t begin = static_cast<index_t>(blockIdx.x) * memory_threads + threadIdx.x;
   const auto copy = [&](int slot, index_t at) {
     if (at < words) {
-      const auto to = static_cast<std::uint32_t>(__cvta_generic_to_shared(&ring[slot][threadIdx.x]));
+      const auto to =
+          static_cast<std::uint32_t>(__cvta_generic_to_shared(&ring[slot][threadIdx.x]));
       asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from + at)
                    : "memory");
     }
@@ -272,8 +273,8 @@ struct mma_e4m3 {
         "mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 "
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(o.a[0]), "r"(o.a[1]), "r"(o.a[2]), "r"(o.a[3]),
-          "r"(__float_as_uint(d[0]) & mask), "r"(o.b[1]));
+        : "r"(o.a[0]), "r"(o.a[1]), "r"(o.a[2]), "r"(o.a[3]), "r"(__float_as_uint(d[0]) & mask),
+          "r"(o.b[1]));
 #else
     static_cast<void>(d);
     static_cast<void>(o);
@@ -392,14 +393,15 @@ class probes {
   template <class Save>
   void run(bench::results& out, Save save) {
     index_t size = 1024 * megabyte;
-    while (size > 256 * megabyte && size > static_cast<index_t>(on_.properties().totalGlobalMem / 8)) {
+    while (size > 256 * megabyte &&
+           size > static_cast<index_t>(on_.properties().totalGlobalMem / 8)) {
       size /= 2;
     }
     source_ = device_bytes(on_, size);
     target_ = device_bytes(on_, size);
     for (device_bytes* b : {&source_, &target_}) {
       fill_kernel<<<4096, 256, 0, timer_.stream()>>>(reinterpret_cast<uint4*>(b->on_device()),
-                                                    size / 16);
+                                                     size / 16);
       bench::check(cudaGetLastError(), "fill");
     }
     timer_.synchronize();
@@ -480,9 +482,8 @@ class probes {
   }
 
   static record described(const timed& t, double bytes, const std::string& name) {
-    return {{"name", name},        {"us", t.us.median},
-            {"fastest_us", t.us.fastest}, {"spread", t.us.spread},
-            {"bytes", bytes},      {"tb_per_s", bytes / t.us.median * 1e-6}};
+    return {{"name", name},          {"us", t.us.median}, {"fastest_us", t.us.fastest},
+            {"spread", t.us.spread}, {"bytes", bytes},    {"tb_per_s", bytes / t.us.median * 1e-6}};
   }
 
   template <int Loads>
@@ -490,9 +491,10 @@ class probes {
     const index_t words = source_.size() / 16;
     const auto* const from = reinterpret_cast<const uint4*>(source_.on_device());
     const int blocks = blocks_per_multiprocessor * on_.multiprocessors();
-    const timed t = timer_.alone({"", [&](cudaStream_t s, int) {
-                                    read_kernel<Loads><<<blocks, memory_threads, 0, s>>>(
-                                        from, words, 1, sink());
+    const timed t = timer_.alone({"",
+                                  [&](cudaStream_t s, int) {
+                                    read_kernel<Loads>
+                                        <<<blocks, memory_threads, 0, s>>>(from, words, 1, sink());
                                     bench::check(cudaGetLastError(), "read");
                                   }},
                                  {});
@@ -509,9 +511,10 @@ class probes {
     const index_t words = source_.size() / 16;
     const auto* const from = reinterpret_cast<const uint4*>(source_.on_device());
     const int blocks = blocks_per_multiprocessor * on_.multiprocessors();
-    const timed t = timer_.alone({"", [&](cudaStream_t s, int) {
-                                    read_async_kernel<Stages><<<blocks, memory_threads, 0, s>>>(
-                                        from, words, sink());
+    const timed t = timer_.alone({"",
+                                  [&](cudaStream_t s, int) {
+                                    read_async_kernel<Stages>
+                                        <<<blocks, memory_threads, 0, s>>>(from, words, sink());
                                     bench::check(cudaGetLastError(), "read");
                                   }},
                                  {});
@@ -528,9 +531,10 @@ class probes {
     const index_t words = source_.size() / 16;
     const auto* const from = reinterpret_cast<const uint4*>(source_.on_device());
     const int blocks = blocks_per_multiprocessor * on_.multiprocessors();
-    const timed t = timer_.alone({"", [&](cudaStream_t s, int) {
-                                    read_bulk_kernel<Stages><<<blocks, bulk_warps * 32, 0, s>>>(
-                                        from, words, sink());
+    const timed t = timer_.alone({"",
+                                  [&](cudaStream_t s, int) {
+                                    read_bulk_kernel<Stages>
+                                        <<<blocks, bulk_warps * 32, 0, s>>>(from, words, sink());
                                     bench::check(cudaGetLastError(), "read");
                                   }},
                                  {});
@@ -564,13 +568,14 @@ class probes {
     const auto* const from = reinterpret_cast<const uint4*>(source_.on_device());
     auto* const to = reinterpret_cast<uint4*>(target_.on_device());
     for (const int blocks : {2, 4, 8, 16}) {
-      const timed t = timer_.alone({"", [&](cudaStream_t s, int) {
-                                      write_kernel<Reads, Writes>
-                                          <<<blocks * on_.multiprocessors(), memory_threads, 0, s>>>(
-                                              from, to, words);
-                                      bench::check(cudaGetLastError(), "write");
-                                    }},
-                                   {});
+      const timed t = timer_.alone(
+          {"",
+           [&](cudaStream_t s, int) {
+             write_kernel<Reads, Writes>
+                 <<<blocks * on_.multiprocessors(), memory_threads, 0, s>>>(from, to, words);
+             bench::check(cudaGetLastError(), "write");
+           }},
+          {});
       record r = described(t, static_cast<double>(words * 16 * (Reads + Writes)),
                            std::string(name) + ", " + std::to_string(blocks) + " blocks");
       r.emplace_back("words_read", Reads);
@@ -584,14 +589,15 @@ class probes {
     write<1, 1>(out, "copy");
     write<1, 2>(out, "write two words for one read");
     write<1, 4>(out, "write four words for one read");
-    const timed t = timer_.alone({"", [&](cudaStream_t s, int) {
-                                    bench::check(cudaMemcpyAsync(
-                                                     target_.on_device(), source_.on_device(),
+    const timed t =
+        timer_.alone({"",
+                      [&](cudaStream_t s, int) {
+                        bench::check(cudaMemcpyAsync(target_.on_device(), source_.on_device(),
                                                      static_cast<std::size_t>(source_.size()),
                                                      cudaMemcpyDeviceToDevice, s),
-                                                 "a copy");
-                                  }},
-                                 {});
+                                     "a copy");
+                      }},
+                     {});
     record r = described(t, 2.0 * static_cast<double>(source_.size()), "copy, cudaMemcpyAsync");
     r.emplace_back("words_read", 1);
     r.emplace_back("words_written", 1);
@@ -605,7 +611,8 @@ class probes {
       constexpr int passes = 32;
       const index_t words = megabytes * megabyte / 16;
       const timed t =
-          timer_.alone({"", [&](cudaStream_t s, int) {
+          timer_.alone({"",
+                        [&](cudaStream_t s, int) {
                           read_kernel<4><<<8 * on_.multiprocessors(), memory_threads, 0, s>>>(
                               from, words, passes, sink());
                           bench::check(cudaGetLastError(), "read");
@@ -623,18 +630,18 @@ class probes {
       // Enough tiles for all, not more blocks than fit at once.
       const auto blocks = static_cast<int>(
           std::min<index_t>(words / (2 * memory_threads), 8 * on_.multiprocessors()));
-      const timed t = timer_.alone(
-          {"",
-           [&](cudaStream_t s, int i) {
-             const auto* const from = reinterpret_cast<const uint4*>(source_.on_device());
-             read_kernel<2><<<blocks, memory_threads, 0, s>>>(from + i % copies * words, words, 1,
-                                                              sink());
-             bench::check(cudaGetLastError(), "read");
-           },
-           std::min(copies, 400)},
-          {});
-      out.push_back(described(t, static_cast<double>(words * 16),
-                              std::to_string(megabytes) + " MiB, cold"));
+      const timed t = timer_.alone({"",
+                                    [&](cudaStream_t s, int i) {
+                                      const auto* const from =
+                                          reinterpret_cast<const uint4*>(source_.on_device());
+                                      read_kernel<2><<<blocks, memory_threads, 0, s>>>(
+                                          from + i % copies * words, words, 1, sink());
+                                      bench::check(cudaGetLastError(), "read");
+                                    },
+                                    std::min(copies, 400)},
+                                   {});
+      out.push_back(
+          described(t, static_cast<double>(words * 16), std::to_string(megabytes) + " MiB, cold"));
     }
   }
 
@@ -648,7 +655,8 @@ class probes {
       config.blockDim = dim3(128);
       config.attrs = &attribute;
       config.numAttrs = programmatic ? 1 : 0;
-      const timed t = timer_.alone({"", [&](cudaStream_t s, int) {
+      const timed t = timer_.alone({"",
+                                    [&](cudaStream_t s, int) {
                                       config.stream = s;
                                       bench::check(cudaLaunchKernelEx(&config, idle_kernel, sink()),
                                                    "a launch");
@@ -673,13 +681,13 @@ class probes {
     const int blocks = blocks_per_multiprocessor * on_.multiprocessors();
     auto* const ticks = reinterpret_cast<long long*>(ticks_.on_device());
     const int iterations = 2048;
-    const timed t = timer_.alone(
-        {"", [&](cudaStream_t s, int i) {
-           rate_kernel<Instruction><<<blocks, rate_threads, 0, s>>>(
-               static_cast<std::uint32_t>(i), iterations, ticks, sink());
-           bench::check(cudaGetLastError(), Instruction::name);
-         }},
-        {.replays = 9, .replay_us = 3000});
+    const timed t = timer_.alone({"",
+                                  [&](cudaStream_t s, int i) {
+                                    rate_kernel<Instruction><<<blocks, rate_threads, 0, s>>>(
+                                        static_cast<std::uint32_t>(i), iterations, ticks, sink());
+                                    bench::check(cudaGetLastError(), Instruction::name);
+                                  }},
+                                 {.replays = 9, .replay_us = 3000});
     long long measured = 0;
     bench::check(cudaMemcpy(&measured, ticks, sizeof(measured), cudaMemcpyDeviceToHost), "ticks");
     const double of_a_multiprocessor =
@@ -720,13 +728,13 @@ int main(int argc, char** argv) try {
     std::printf("%s", bench::table(out.section(name), {"name", "us", "tb_per_s"}).c_str());
   }
   for (const char* const name : {"matrix_instructions", "lane_instructions"}) {
-    std::printf("%s", bench::table(out.section(name), {"name", "tera_per_s", "per_clock_and_multiprocessor",
-                                                "clock_mhz"})
+    std::printf("%s", bench::table(out.section(name), {"name", "tera_per_s",
+                                                       "per_clock_and_multiprocessor", "clock_mhz"})
                           .c_str());
   }
   std::printf("%s", bench::table(out.section("launches"), {"name", "us"}).c_str());
   std::printf("%s", bench::table(out.section("ceilings"),
-                          {"read_tb_per_s", "copy_tb_per_s", "write_tb_per_s"})
+                                 {"read_tb_per_s", "copy_tb_per_s", "write_tb_per_s"})
                         .c_str());
   return 0;
 } catch (const std::exception& e) {

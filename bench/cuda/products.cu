@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// What decoding and products with a vector reach on a device, beside cuBLAS with dense 16-bit
-/// weights: cold weights, graphs, contenders in turn. Nothing is timed before its result is checked.
+/// weights: cold weights, graphs, contenders in turn. Nothing is timed before its result is
+/// checked.
 #include <cmath>
 #include <cstdio>
 #include <exception>
@@ -35,7 +36,8 @@ struct shape {
 };
 
 // Layers of Llama-3 8B and 70B: o, down, gate + up; o, down.
-constexpr shape shapes[] = {{4096, 4096}, {4096, 14336}, {28672, 4096}, {8192, 8192}, {8192, 28672}};
+constexpr shape shapes[] = {
+    {4096, 4096}, {4096, 14336}, {28672, 4096}, {8192, 8192}, {8192, 28672}};
 constexpr index_t largest_n = 28672;
 constexpr index_t largest_k = 28672;
 constexpr int dense_rows[] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 1024, 4096};
@@ -171,18 +173,17 @@ class products {
 
   template <class T>
   void random(const device_bytes& to, float scale) {
-    random_kernel<<<8192, 256, 0, timer_.stream()>>>(reinterpret_cast<T*>(to.on_device()),
-                                                    to.size() / static_cast<index_t>(sizeof(T)),
-                                                    scale);
+    random_kernel<<<8192, 256, 0, timer_.stream()>>>(
+        reinterpret_cast<T*>(to.on_device()), to.size() / static_cast<index_t>(sizeof(T)), scale);
     bench::check(cudaGetLastError(), "fill");
   }
   float* floats_of_x() const { return reinterpret_cast<float*>(x_floats_.on_device()); }
   float* y() const { return reinterpret_cast<float*>(y_.on_device()); }
 
   void poison(const device_bytes& b, index_t count) {
-    bench::check(cudaMemsetAsync(b.on_device(), 0xFF, static_cast<std::size_t>(count),
-                                 timer_.stream()),
-                 "poison");
+    bench::check(
+        cudaMemsetAsync(b.on_device(), 0xFF, static_cast<std::size_t>(count), timer_.stream()),
+        "poison");
   }
 
   static void append(record& r, const timed& t, double bytes) {
@@ -205,9 +206,10 @@ class products {
   contender dense_contender(const dense_shape& s, int algorithm) {
     const dense_data& d = dense_data_[s.type == dense_type::f16];
     const index_t bytes = s.n * s.k * 2;
-    const auto copies = static_cast<int>(std::min<index_t>(bench::cold_copies(bytes, cold_bytes),
-                                                           d.weights.size() / bytes));
-    return {"cublas", [this, s, algorithm, bytes, copies, &d](cudaStream_t stream, int i) {
+    const auto copies = static_cast<int>(
+        std::min<index_t>(bench::cold_copies(bytes, cold_bytes), d.weights.size() / bytes));
+    return {"cublas",
+            [this, s, algorithm, bytes, copies, &d](cudaStream_t stream, int i) {
               dense_->multiply(stream, s, algorithm, d.weights.on_device() + i % copies * bytes,
                                d.x.on_device(), dense_y_.on_device());
             },
@@ -248,8 +250,8 @@ class products {
     best.us = std::numeric_limits<double>::infinity();
     const int algorithms = dense_->algorithms(s);
     for (int a = 0; a < algorithms; ++a) {
-      const timed t = timer_.alone(dense_contender(s, a),
-                                   {.replays = 3, .replay_us = 300, .most_calls = 60});
+      const timed t =
+          timer_.alone(dense_contender(s, a), {.replays = 3, .replay_us = 300, .most_calls = 60});
       if (t.us.median < best.us) best = {a, t.us.median};
     }
     poison(dense_y_, s.m * s.n * 2);
@@ -265,9 +267,8 @@ class products {
     best_[std::make_tuple(s.type, s.n, s.k, s.m)] = best;
     const auto elements = static_cast<double>(s.n * s.k + s.m * s.k + s.m * s.n);
     append(r, both[0], 2 * elements);
-    r.emplace_back("tflop_per_s",
-                   2.0 * static_cast<double>(s.m) * static_cast<double>(s.n * s.k) /
-                       both[0].us.median * 1e-6);
+    r.emplace_back("tflop_per_s", 2.0 * static_cast<double>(s.m) * static_cast<double>(s.n * s.k) /
+                                      both[0].us.median * 1e-6);
     r.emplace_back("algorithm", best.algorithm);
     r.emplace_back("algorithms_tried", algorithms);
     r.emplace_back("default_us", both[1].us.median);
@@ -279,8 +280,8 @@ class products {
   /// Copies of the matrix, next to each other in quantized_; their number.
   int fill(stored_format& format, const shape& s) {
     const index_t bytes = stride(format, s);
-    const auto copies = static_cast<int>(std::min<index_t>(bench::cold_copies(bytes, cold_bytes),
-                                                           quantized_.size() / bytes));
+    const auto copies = static_cast<int>(
+        std::min<index_t>(bench::cold_copies(bytes, cold_bytes), quantized_.size() / bytes));
     if (copies < 1) throw std::runtime_error(format.name() + ": no room for a matrix");
     for (int c = 0; c < copies; ++c) {
       format.fill(timer_.stream(), quantized_.on_device() + c * bytes, s.n, s.k,
@@ -306,8 +307,8 @@ class products {
     const int copies = fill(format, s);
     const index_t bytes = stride(format, s);
     const index_t out_bytes = s.n * s.k * 2;
-    const auto outputs = static_cast<int>(std::min<index_t>(
-        bench::cold_copies(out_bytes, cold_bytes), outputs_.size() / out_bytes));
+    const auto outputs = static_cast<int>(
+        std::min<index_t>(bench::cold_copies(out_bytes, cold_bytes), outputs_.size() / out_bytes));
     const auto queue = [&](cudaStream_t stream, int i) {
       format.dequantize(stream, quantized_.on_device() + i % copies * bytes, s.n, s.k,
                         reinterpret_cast<half*>(outputs_.on_device() + i % outputs * out_bytes));
@@ -341,8 +342,8 @@ class products {
     auto x = downloaded<float>(floats_of_x(), m * s.k);
     if (a == arithmetic::integers) round_to_integers(x, s.k);
     // Levels and offsets are larger than the weights that they make: eight times is ample.
-    const double unit = 8 * (format.roundings(s.k) * 0x1p-24 +
-                             (a == arithmetic::halves ? 2 * 0x1p-11 : 0.0));
+    const double unit =
+        8 * (format.roundings(s.k) * 0x1p-24 + (a == arithmetic::halves ? 2 * 0x1p-11 : 0.0));
     for (const index_t row : {index_t{0}, s.n / 3, s.n / 2 + 1, s.n - 1}) {
       const auto w = format.row(quantized_.on_device(), s.n, s.k, row);
       for (index_t i = 0; i < m; ++i) {
@@ -387,12 +388,10 @@ class products {
         on_, m, pitch / subbyte::cuda::integer_activations::group);
     const auto integer_view = subbyte::cuda::quantize_activations(
         subbyte::cuda::stream_ref(timer_.stream()),
-        subbyte::cuda::device_view(
-            subbyte::tensor_view<const float, 2>(floats_of_x(), m, s.k)),
+        subbyte::cuda::device_view(subbyte::tensor_view<const float, 2>(floats_of_x(), m, s.k)),
         {codes.view(), scales.view()});
-    const bench::device_activations x{m, floats_of_x(),
-                                      reinterpret_cast<const half*>(x_halves_.on_device()),
-                                      &integer_view};
+    const bench::device_activations x{
+        m, floats_of_x(), reinterpret_cast<const half*>(x_halves_.on_device()), &integer_view};
 
     std::vector<contender> contenders;
     std::vector<record> records;
@@ -411,7 +410,7 @@ class products {
       r.emplace_back("m", m);
       r.emplace_back("x", std::string(name));
       const auto queue = [this, &format, &x, s, copies, bytes, w = way](cudaStream_t stream,
-                                                                       int i) {
+                                                                        int i) {
         format.gemv(stream, quantized_.on_device() + i % copies * bytes, s.n, s.k, w, x, y());
       };
       poison(y_, m * s.n * 4);
@@ -432,8 +431,7 @@ class products {
              static_cast<double>(format.bytes(s.n, s.k) + 4 * m * s.k + 4 * m * s.n));
       if (ours != 0) {
         records[i].emplace_back("cublas_bf16_us", times[0].us.median);
-        records[i].emplace_back("times_as_quick_as_cublas_bf16",
-                                times[0].us.median / t.us.median);
+        records[i].emplace_back("times_as_quick_as_cublas_bf16", times[0].us.median / t.us.median);
       }
       list.push_back(std::move(records[i]));
     }
@@ -465,19 +463,18 @@ int main(int argc, char** argv) try {
   bench::results out;
   out.machine = describe(on, options);
   bench::add_clocks(out, "before");
-  const bool right = products(on, options.seconds).run(out, [&] {
-    write_json(out, options.out);
-  });
+  const bool right = products(on, options.seconds).run(out, [&] { write_json(out, options.out); });
   bench::add_clocks(out, "after");
   write_json(out, options.out);
-  std::printf("%s\n%s%s%s", options.out.c_str(),
-              bench::table(out.section("cublas"), {"type", "n", "k", "m", "us", "tb_per_s", "tflop_per_s"})
-                  .c_str(),
-              bench::table(out.section("dequantize"), {"format", "n", "k", "us", "tb_per_s", "error"})
-                  .c_str(),
-              bench::table(out.section("gemv"), {"format", "x", "n", "k", "m", "us", "tb_per_s",
-                                          "times_as_quick_as_cublas_bf16", "error"})
-                  .c_str());
+  std::printf(
+      "%s\n%s%s%s", options.out.c_str(),
+      bench::table(out.section("cublas"), {"type", "n", "k", "m", "us", "tb_per_s", "tflop_per_s"})
+          .c_str(),
+      bench::table(out.section("dequantize"), {"format", "n", "k", "us", "tb_per_s", "error"})
+          .c_str(),
+      bench::table(out.section("gemv"), {"format", "x", "n", "k", "m", "us", "tb_per_s",
+                                         "times_as_quick_as_cublas_bf16", "error"})
+          .c_str());
   if (!right) std::fprintf(stderr, "products: wrong results, see \"error\" in the file\n");
   return right ? 0 : 1;
 } catch (const std::exception& e) {

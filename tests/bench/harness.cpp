@@ -39,10 +39,10 @@ TEST_CASE("A summary tells how far the even repetitions lie from the odd ones") 
 
 TEST_CASE("A replay touches every copy and lasts as long as wanted") {
   CHECK(bench::calls_of_a_replay(10, 3, 1500, 500) == 150);
-  CHECK(bench::calls_of_a_replay(1000, 3, 1500, 500) == 3);    // every copy
-  CHECK(bench::calls_of_a_replay(0.1, 3, 1500, 500) == 500);   // not more than wanted
+  CHECK(bench::calls_of_a_replay(1000, 3, 1500, 500) == 3);   // every copy
+  CHECK(bench::calls_of_a_replay(0.1, 3, 1500, 500) == 500);  // not more than wanted
   CHECK(bench::calls_of_a_replay(0.1, 900, 1500, 500) == 900);
-  CHECK(bench::calls_of_a_replay(0, 1, 1500, 500) == 500);     // too short to be measured
+  CHECK(bench::calls_of_a_replay(0, 1, 1500, 500) == 500);  // too short to be measured
 }
 
 TEST_CASE("Copies fill what no cache holds, two at least") {
@@ -64,9 +64,12 @@ TEST_CASE("Arguments are read, wrong ones named") {
   CHECK(o.out == "x.json");
   CHECK(o.commit == "abc");
   CHECK(parsed({"--out", "x"}).seconds == 40);
-  for (const auto& wrong :
-       {std::vector<std::string>{}, {"--out"}, {"--out", "x", "--seconds", "0"},
-        {"--out", "x", "--seconds", "1s"}, {"--out", "x", "--seconds", "many"}, {"x.json"}}) {
+  for (const auto& wrong : {std::vector<std::string>{},
+                            {"--out"},
+                            {"--out", "x", "--seconds", "0"},
+                            {"--out", "x", "--seconds", "1s"},
+                            {"--out", "x", "--seconds", "many"},
+                            {"x.json"}}) {
     CHECK_THROWS_AS(parsed(wrong), std::invalid_argument);
   }
 }

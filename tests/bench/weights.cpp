@@ -32,10 +32,10 @@ TEST_CASE("Rows of every format hold weights of the deviation that was asked for
       }
       for (const float v : w) squares += static_cast<double>(v) * static_cast<double>(v);
     }
-    // 0.02; formats of a bit or two lose a part of it.
+    // 0.02; formats of a bit or two lose a part of it or overdo it.
     const double deviation = std::sqrt(squares / 16384);
-    CHECK(deviation > 0.013);
-    CHECK(deviation < 0.024);
+    CHECK(deviation > 0.015);
+    CHECK(deviation < 0.026);
   });
   CHECK_THROWS_AS(bench::encode_random_row("q4_9"), std::invalid_argument);
 }

@@ -7,7 +7,7 @@
 #        scripts/gpu_check.sh --collect    before, on a machine that has them: copies the headers
 #                                          that a GPU machine may lack to build/gpu_headers
 #
-# OUT                where results.json and the logs go                      (build/gpu_check)
+# OUT                where results.json and log.txt go                       (build/gpu_check)
 # GPU_CHECK_SECONDS  the whole ends within them: what takes too long is cut  (530)
 # GPU_CHECK_ARCH     what to compile for, 90a                                (the device's own)
 # GPU_CHECK_FORMATS  only these, subbyte::q4_0,subbyte::q6_k                 (all)
@@ -35,8 +35,10 @@ objects=${GPU_CHECK_OBJECTS:-build/gpu_objects}
 parts=16 # of the sources that hold every format
 mkdir -p "$out" "$objects"
 out=$(realpath "$out")
-rm -f "$out"/*.json
-steps=$out/steps.tsv
+logs=$objects/logs # one per step; what the programs measured lies beside them
+rm -rf "$logs" "$out/results.json" "$out/log.txt"
+mkdir -p "$logs"
+steps=$logs/steps.tsv
 : >"$steps"
 wanted=" ${*:-build tests memcheck racecheck probes products initcheck synccheck} "
 
@@ -59,15 +61,30 @@ step() {
   limit=$((total - SECONDS - later - 5))
   local begin=$SECONDS status
   if [ "$limit" -lt 3 ]; then report "$1" skipped 0 "no time was left"; return; fi
-  "$2" "$1" >"$out/$1.log" 2>&1
+  "$2" "$1" >"$logs/$1.log" 2>&1
   status=$?
   case $status in
     0) report "$1" passed $((SECONDS - begin)) ;;
-    69) report "$1" missing 0 "$(tail -1 "$out/$1.log")" ;;
+    69) report "$1" missing 0 "$(tail -1 "$logs/$1.log")" ;;
     124 | 137) report "$1" "cut" $((SECONDS - begin)) "after $limit seconds" ;;
-    *) report "$1" failed $((SECONDS - begin)) "$(tail -1 "$out/$1.log")" ;;
+    *) report "$1" failed $((SECONDS - begin)) "$(tail -1 "$logs/$1.log")" ;;
   esac
+  { echo "==== $1: $(tail -1 "$steps")" && cat "$logs/$1.log"; } >>"$out/log.txt"
+  save_results
   return $status
+}
+# results.json: {"steps": [...], "probes": {...}, "products": {...}}
+save_results() {
+  {
+    printf '{"steps": ['
+    awk -F'\t' '{ gsub(/["\\]/, " ", $4); gsub(/[[:cntrl:]]/, " ", $4)
+      printf "%s\n {\"name\": \"%s\", \"status\": \"%s\", \"seconds\": %s, \"why\": \"%s\"}", (NR > 1 ? "," : ""), $1, $2, $3, $4 }' "$steps"
+    printf ']'
+    for name in probes products; do
+      if [ -s "$logs/$name.json" ]; then printf ',\n"%s": ' "$name" && cat "$logs/$name.json"; fi
+    done
+    printf '}\n'
+  } >"$out/results.json"
 }
 
 PATH=$PATH:${CUDA_PATH:-/usr/local/cuda}/bin
@@ -75,13 +92,12 @@ nvcc=$(command -v nvcc) || { echo "gpu_check: no nvcc here: nothing was done" &&
 toolkit=$(dirname "$(dirname "$(realpath "$nvcc")")")
 includes="-Iinclude -Icuda -Ibench/cuda -Itests -isystem build/gpu_headers"
 if ! printf '#include <catch2/catch.hpp>\n#include <nlohmann/json.hpp>\n' >"$objects/headers.cpp" ||
-  ! nvcc -std=c++20 $includes -E "$objects/headers.cpp" -o /dev/null 2>"$out/headers.log"; then
-  cat "$out/headers.log"
+  ! nvcc -std=c++20 $includes -E "$objects/headers.cpp" -o /dev/null 2>"$logs/headers.log"; then
+  cat "$logs/headers.log"
   echo "gpu_check: run 'scripts/gpu_check.sh --collect' where Catch2 2.13 and nlohmann/json are" \
     "installed, and bring build/gpu_headers"
   exit 1
 fi
-rm -f "$out/headers.log"
 commit=$(git describe --always --dirty --abbrev=40 2>/dev/null || cat build/gpu_headers/commit 2>/dev/null)
 
 # The device's own architecture, with its own instructions.
@@ -168,7 +184,7 @@ build() { # two rounds of commands, one a line: objects, programs
     echo "nvcc $flags $objects/products.o $objects/products.*.o $objects/bench.*.o ${blas:-} -o $objects/products"
   } >"$objects/link.txt"
   each_line <"$objects/link.txt" && [ $failed = 0 ] || return
-  echo "warnings: $(grep -c 'warning' "$out/build.log")"
+  echo "warnings: $(grep -c 'warning' "$logs/build.log")"
   echo "$stamp" >"$objects/stamp"
 }
 
@@ -189,7 +205,7 @@ sanitize() {
   cases="[sanitize]" each_test "$tool" --tool "$1" --error-exitcode 9
 }
 bench() {
-  timeout -k 5 "$limit" "$objects/$1" --out "$out/$1.json" --seconds $((limit > 25 ? limit - 15 : 10)) --commit "$commit"
+  timeout -k 5 "$limit" "$objects/$1" --out "$logs/$1.json" --seconds $((limit > 25 ? limit - 15 : 10)) --commit "$commit"
 }
 export cases
 
@@ -197,7 +213,7 @@ step build build
 built=$?
 if [ $gpu = 0 ]; then
   cat "$steps"
-  grep -h -m 20 'FAILED\|error' "$out/build.log"
+  grep -h -m 20 'FAILED\|error' "$logs/build.log"
   [ $built = 0 ] || exit 1
   echo "gpu_check: NO GPU HERE. Everything was built for sm_$arch, nothing has run."
   exit 77
@@ -210,23 +226,11 @@ step products bench
 step initcheck sanitize
 step synccheck sanitize
 
-# results.json: {"steps": [...], "probes": {...}, "products": {...}}
-{
-  printf '{"steps": ['
-  awk -F'\t' '{ gsub(/["\\]/, " ", $4); gsub(/[[:cntrl:]]/, " ", $4)
-    printf "%s\n {\"name\": \"%s\", \"status\": \"%s\", \"seconds\": %s, \"why\": \"%s\"}", (NR > 1 ? "," : ""), $1, $2, $3, $4 }' "$steps"
-  printf ']'
-  for name in probes products; do
-    if [ -s "$out/$name.json" ]; then printf ',\n"%s": ' "$name" && cat "$out/$name.json"; fi
-  done
-  printf '}\n'
-} >"$out/results.json"
-rm -f "$out/probes.json" "$out/products.json"
-
-for log in tests memcheck racecheck; do
-  [ ! -e "$out/$log.log" ] || grep -h 'exit [^0]\|FAILED\|ERROR SUMMARY: [^0]' "$out/$log.log" | head -20
+for log in build tests memcheck racecheck initcheck synccheck; do
+  [ ! -e "$logs/$log.log" ] || grep -h 'exit [^0]\|FAILED\|ERROR SUMMARY: [^0]' "$logs/$log.log" | cut -c 1-200 | head -8
 done
-for log in probes products; do [ ! -e "$out/$log.log" ] || tail -50 "$out/$log.log"; done
+python3 scripts/gpu_report.py "$out/results.json" 2>/dev/null ||
+  for log in probes products; do [ ! -e "$logs/$log.log" ] || tail -40 "$logs/$log.log"; done
 echo "gpu_check: $(awk -F'\t' '{ printf "%-10s %-8s %5s s  %s\n", $1, $2, $3, $4 }' "$steps" | sed '1!s/^/           /')"
-echo "gpu_check: $SECONDS seconds; results in $out/results.json"
+echo "gpu_check: $SECONDS seconds; results in $out/results.json, all output in $out/log.txt"
 ! awk -F'\t' '$1 !~ /initcheck|synccheck/ || $2 == "failed"' "$steps" | cut -f2 | grep -qv passed

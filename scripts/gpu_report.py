@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """What scripts/gpu_check.sh measured, as a page with plots: cuda-<device>.json, .md and .png files.
+Without a folder: the targets and the main figures as text.
 
-usage: gpu_report.py RESULTS.json FOLDER
+usage: gpu_report.py RESULTS.json [FOLDER]
 """
 
 import json
@@ -150,12 +151,12 @@ def decode_lines(results):
                       f"{100 * r['spread']:.1f} %") for r in results.decoded]))
 
 
-def gemv_lines(results):
+def gemv_lines(results, rows_of_x=None):
     if not results.gemv:
         return []
     formats = unique(k[0] for k in results.gemv)
     shapes = unique(k[1] for k in results.gemv)
-    rows_of_x = sorted(set(k[2] for k in results.gemv))
+    rows_of_x = rows_of_x or sorted(set(k[2] for k in results.gemv))
     bits = {r["format"]: r["bits_per_weight"] for r in results.gemv.values()}
     lines = ["## gemv", ""]
     for m in rows_of_x:
@@ -193,13 +194,17 @@ def cublas_lines(results):
     return lines
 
 
+def ceiling_lines(results):
+    ceilings = results.probes.get("ceilings")
+    return table(("read, TB/s", "copy, read and written, TB/s", "write, TB/s"),
+                 [tuple(number(ceilings[0][k + "_tb_per_s"]) for k in ("read", "copy", "write"))]
+                 ) if ceilings else []
+
+
 def probe_lines(results):
     p = results.probes
     lines = ["## Probes", ""] if p else []
-    if p.get("ceilings"):
-        lines += table(("read, TB/s", "copy, read and written, TB/s", "write, TB/s"),
-                       [tuple(number(p["ceilings"][0][k + "_tb_per_s"])
-                              for k in ("read", "copy", "write"))])
+    lines += ceiling_lines(results)
     for key in ("reads", "bulk_reads", "writes", "l2", "reads_by_size"):
         if p.get(key):
             lines += table((key.replace("_", " "), "us", "TB/s"),
@@ -283,15 +288,20 @@ def plots(results, folder):
 
 
 def main():
-    if len(sys.argv) != 3:
+    if len(sys.argv) not in (2, 3):
         print(__doc__.strip().splitlines()[-1], file=sys.stderr)
         return 2
-    source, folder = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
+    source = pathlib.Path(sys.argv[1])
     try:
         results = Results(json.loads(source.read_text(encoding="utf-8")))
     except ValueError as error:
         print(f"{source}: {error}", file=sys.stderr)
         return 1
+    if len(sys.argv) == 2:
+        print("\n".join(decode_lines(results) + gemv_lines(results, [1]) + ceiling_lines(results)
+                        + target_lines(results) + problem_lines(results)))
+        return 0
+    folder = pathlib.Path(sys.argv[2])
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, folder / f"{results.name}.json")
     drawn = plots(results, folder) if shutil.which("gnuplot") else []

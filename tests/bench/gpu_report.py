@@ -90,6 +90,10 @@ def main():
                 expect(page, file.name)
                 expect(repr(file.read_bytes()[:8]), "PNG")
 
+        done = subprocess.run([sys.executable, repository / "scripts/gpu_report.py",
+                               folder / "given.json"], capture_output=True, text=True)
+        expect(done.stdout, "| 3 | 2 | 2.5 |", "not met by 1 of 2", "| q4_0 | 4.5 | 0.7 / 2.1 i |")
+
         done, page = report(repository, folder, {"steps": [], "products": {"machine": MACHINE}})
         expect(f"exit {done.returncode} {done.stderr}", "exit 0")
         expect(page, "not measured")

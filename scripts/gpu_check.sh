@@ -11,6 +11,7 @@
 # GPU_CHECK_SECONDS  the whole ends within them: what takes too long is cut  (530)
 # GPU_CHECK_ARCH     what to compile for, 90a                                (the device's own)
 # GPU_CHECK_FORMATS  only these, subbyte::q4_0,subbyte::q6_k                 (all)
+# GPU_CHECK_AT_ONCE  programs of a step that run side by side                (8)
 # GPU_CHECK_OBJECTS  where programs are built                                (build/gpu_objects)
 #
 # exit: 0 tests and sanitizers passed; 1 something failed, was cut or is missing;
@@ -191,7 +192,7 @@ build() { # two rounds of commands, one a line: objects, programs
 # Several at once: most of their time is the host's. All run; the worst status counts.
 each_test() { # COMMAND...
   # shellcheck disable=SC2016
-  timeout -k 5 "$limit" xargs -P 8 -n 1 bash -c '"${@:1:$#-1}" "${@:$#}" $cases >"${@:$#}.log" 2>&1
+  timeout -k 5 "$limit" xargs -P "${GPU_CHECK_AT_ONCE:-8}" -n 1 bash -c '"${@:1:$#-1}" "${@:$#}" $cases >"${@:$#}.log" 2>&1
     status=$?; echo "== ${@:$#}: exit $status"; tail -25 "${@:$#}.log"; exit $((status != 0))' each "$@" \
     < <(printf '%s\n' "$objects"/tests.* | grep -v '\.\(o\|log\)$')
   local status=$?

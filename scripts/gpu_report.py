@@ -145,7 +145,7 @@ def decode_lines(results):
         return []
     return (["## Dequantize to half", ""]
             + table(("format", "bits", "matrix", "us", "TB/s", "of the copy ceiling", "spread"),
-                    [(r["format"], number(r["bits_per_weight"]), shape(r), number(r["us"]),
+                    [(r["format"], number(r["bits_per_weight"], 4), shape(r), number(r["us"]),
                       number(r["tb_per_s"]),
                       number(r["tb_per_s"] / results.copy if results.copy else None),
                       f"{100 * r['spread']:.1f} %") for r in results.decoded]))
@@ -173,7 +173,7 @@ def gemv_lines(results, rows_of_x=None):
                 share = number(r["tb_per_s"] / results.read if results.read else None, 2)
                 ratio = number(r.get("times_as_quick_as_cublas_bf16"), 3)
                 cells.append(f"{share} / {ratio} {r['x'][0]}")
-            rows.append((name, number(bits[name]), *cells))
+            rows.append((name, number(bits[name], 4), *cells))
         lines += table(("format", "bits", *shapes), rows)
     return lines
 

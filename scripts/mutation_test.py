@@ -10,7 +10,7 @@ tests/mutations/*.txt hold the lines:
     - return value < low ? low : (value > high ? high : value);
     + return value <= low ? low + 1 : (value > high ? high : value);
 
-A header (under include/subbyte) and the tests (under tests, without .cpp) that must notice, where
+A header (under include/subbyte or cuda/subbyte) and the tests (under tests, without .cpp) that must notice, where
 format/golden:q4_k,f16 stands for the test of these formats only and simd/primitives@avx2 for that
 of one arch, which compile faster; then any number of mutations: text that occurs exactly once in
 the header, and what takes its place.
@@ -84,7 +84,7 @@ def build(tools, test, include, program):
         sources.append(ROOT / "tests" / "io" / "allocation_peak.cpp")
     return subprocess.run(
         [tools.build[0], *FLAGS, *tools.build[1:], *include, f"-I{ROOT}/include",
-         *map(str, sources), "-o", str(program), "-pthread"],
+         f"-I{ROOT}/cuda", *map(str, sources), "-o", str(program), "-pthread"],
         capture_output=True, text=True, check=False)
 
 
@@ -146,7 +146,8 @@ class Session:
 
     def try_mutation(self, index, mutation):
         header, tests, old, new, _, tools = mutation
-        text = (ROOT / "include" / "subbyte" / header).read_text(encoding="utf-8")
+        source = ROOT / ("cuda" if header.endswith(".cuh") else "include") / "subbyte" / header
+        text = source.read_text(encoding="utf-8")
         if text.count(old) != 1:
             return False, f"found {text.count(old)} times: {old}"
         own = self.folder / str(index)

@@ -15,6 +15,7 @@
 using subbyte::bit_cast;
 using subbyte::rint_even;
 using subbyte::round_half_away;
+using subbyte::rounded_product;
 using subbyte::trunc_to_int;
 using subbyte::unfused;
 using test_support::tally;
@@ -24,7 +25,7 @@ static_assert(rint_even(4194303.0F) == 4194303 && rint_even(-4194303.0F) == -419
 static_assert(trunc_to_int(-2.75F) == -2 && trunc_to_int(3e9F) == 2147483647);
 static_assert(round_half_away(2.5F) == 3 && round_half_away(-2.5F) == -3);
 static_assert(round_half_away(0.49999997F) == 0 && round_half_away(8388607.5F) == 8388608);
-static_assert(unfused(2.0F * 3.0F) == 6.0F);
+static_assert(unfused(2.0F * 3.0F) == 6.0F && rounded_product(2.0F, 3.0F) == 6.0F);
 static_assert(subbyte::clamp(5, 0, 3) == 3 && subbyte::clamp(-5, 0, 3) == 0 &&
               subbyte::clamp(2, 0, 3) == 2);
 
@@ -213,6 +214,13 @@ __attribute__((noinline)) void add_product_in_statements(const float* __restrict
   }
 }
 
+__attribute__((noinline)) void add_rounded_product(const float* __restrict a,
+                                                   const float* __restrict b,
+                                                   const float* __restrict c, float* __restrict out,
+                                                   std::size_t count) {
+  for (std::size_t i = 0; i < count; ++i) out[i] = rounded_product(a[i], b[i]) + c[i];
+}
+
 __attribute__((noinline)) void subtract_product(const float* __restrict a,
                                                 const float* __restrict b,
                                                 const float* __restrict c, float* __restrict out,
@@ -236,6 +244,8 @@ TEST_CASE("unfused: a product is rounded before the addition, in a loop too", "[
   add_product(t.a.data(), t.b.data(), t.c.data(), out.data(), count);
   CHECK(compare(1.0F) == "all equal");
   add_product_in_statements(t.a.data(), t.b.data(), t.c.data(), out.data(), count);
+  CHECK(compare(1.0F) == "all equal");
+  add_rounded_product(t.a.data(), t.b.data(), t.c.data(), out.data(), count);
   CHECK(compare(1.0F) == "all equal");
   subtract_product(t.a.data(), t.b.data(), t.c.data(), out.data(), count);
   // Where c = -product both this difference and the sum are +0; the negation below expects -0.

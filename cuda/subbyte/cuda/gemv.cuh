@@ -223,7 +223,10 @@ void gemv_of(const Queue& queue, const View& w, const X& x, tensor_view<float, 2
                    y.data(), y.stride(0));
   };
   if (m == 1) return rows(std::integral_constant<int, 1>{});
-  if (m == 2) return rows(std::integral_constant<int, 2>{});
+  // Products of halves and integers cost little beside the decoding that four rows share.
+  if constexpr (std::is_same_v<X, float_activations>) {
+    if (m == 2) return rows(std::integral_constant<int, 2>{});
+  }
   if (m <= 4) return rows(std::integral_constant<int, 4>{});
   rows(std::integral_constant<int, 8>{});
 }

@@ -213,7 +213,8 @@ struct octet<iq4_k> : octet_base<iq4_k> {
   }
 };
 
-/// What a byte of pack_odd_scales says: 2 n + 127 is the scale, its lowest bit raises the group.
+/// The scale that a byte of pack_odd_scales is 127 more than, but for its lowest bit, which raises
+/// the group.
 [[nodiscard]] SUBBYTE_HD_INLINE float odd_scale(std::uint32_t byte) noexcept {
   return integer_to_float<127>(byte, 254U);
 }

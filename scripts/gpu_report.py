@@ -144,11 +144,12 @@ def decode_lines(results):
     if not results.decoded:
         return []
     return (["## Dequantize to half", ""]
-            + table(("format", "bits", "matrix", "us", "TB/s", "of the copy ceiling", "spread"),
+            + table(("format", "bits", "matrix", "us", "TB/s", "of the copy ceiling",
+                     "of cudaMemcpy beside it", "spread"),
                     [(r["format"], number(r["bits_per_weight"], 4), shape(r), number(r["us"]),
                       number(r["tb_per_s"]),
                       number(r["tb_per_s"] / results.copy if results.copy else None),
-                      f"{100 * r['spread']:.1f} %") for r in results.decoded]))
+                      number(r.get("share_of_copy")), f"{100 * r['spread']:.1f} %") for r in results.decoded]))
 
 
 def gemv_lines(results, rows_of_x=None):
@@ -244,7 +245,7 @@ def bars(path, title, axis, names, series, line):
                "set style data histograms", "set style histogram clustered gap 1",
                "set style fill solid 0.9 noborder", "set xtics rotate by -60 noenhanced",
                "set grid ytics lc rgb '#dddddd'", "set key outside top right noenhanced",
-               "set yrange [0:*]", "set bmargin 7"]
+               "set yrange [0:*]", "set bmargin 9"]
     colours = ("#1f5fa8", "#e08a1e", "#4a9a4a", "#a83c3c", "#7a5aa8")
     plots = [f"$data using {i + 2}:xtic(1) title '{label}' lc rgb '{colours[i % len(colours)]}'"
              for i, (label, _) in enumerate(series)]

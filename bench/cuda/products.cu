@@ -98,6 +98,7 @@ class products {
         x_floats_(on, 8 * largest_k * 4),
         y_(on, 8 * largest_n * 4) {
     random<half>(x_halves_, 1.0F);
+    random<half>(quantized_, 1.0F);  // what copies read where no matrix lies
     widen_kernel<<<8 * largest_k / 256, 256, 0, timer_.stream()>>>(
         reinterpret_cast<const half*>(x_halves_.on_device()), floats_of_x(), 8 * largest_k);
     bench::check(cudaGetLastError(), "fill");
@@ -328,8 +329,24 @@ class products {
                           std::to_string(right.to_float()));
       }
     }
-    const timed t = timer_.alone({"dequantize", queue, std::max(copies, outputs)}, {});
-    append(r, t, static_cast<double>(format.bytes(s.n, s.k) + out_bytes));
+    // As many bytes read and written together by a copy, half of them each.
+    const index_t moved = format.bytes(s.n, s.k) + out_bytes;
+    const index_t copied = moved / 2 / 256 * 256;
+    const index_t sources = quantized_.size() / copied;
+    const auto copy = [&](cudaStream_t stream, int i) {
+      bench::check(
+          cudaMemcpyAsync(outputs_.on_device() + i % outputs * out_bytes,
+                          quantized_.on_device() + i % sources * copied,
+                          static_cast<std::size_t>(copied), cudaMemcpyDeviceToDevice, stream),
+          "a copy");
+    };
+    const auto times =
+        timer_.interleaved({{"dequantize", queue, std::max(copies, outputs)},
+                            {"copy", copy, std::max(static_cast<int>(sources), outputs)}},
+                           {.replays = 7});
+    append(r, times[0], static_cast<double>(moved));
+    r.emplace_back("copy_us", times[1].us.median);
+    r.emplace_back("share_of_copy", times[1].us.median / times[0].us.median);
     list.push_back(std::move(r));
   }
 
@@ -470,7 +487,8 @@ int main(int argc, char** argv) try {
       "%s\n%s%s%s", options.out.c_str(),
       bench::table(out.section("cublas"), {"type", "n", "k", "m", "us", "tb_per_s", "tflop_per_s"})
           .c_str(),
-      bench::table(out.section("dequantize"), {"format", "n", "k", "us", "tb_per_s", "error"})
+      bench::table(out.section("dequantize"),
+                   {"format", "n", "k", "us", "tb_per_s", "share_of_copy", "error"})
           .c_str(),
       bench::table(out.section("gemv"), {"format", "x", "n", "k", "m", "us", "tb_per_s",
                                          "times_as_quick_as_cublas_bf16", "error"})

@@ -102,11 +102,11 @@ def main():
         status, states, _, output = run("build", GPU_CHECK_OBJECTS=str(objects))
         check(status == 0 and states == {"build": "passed"}, f"one step: {states}\n{output}")
         begin = time.monotonic()
-        status, states, _, output = run("tests", "memcheck", SLOW_TESTS="1", GPU_CHECK_SECONDS="55",
+        status, states, _, output = run("tests", "memcheck", SLOW_TESTS="1", GPU_CHECK_SECONDS="60",
                                         GPU_CHECK_OBJECTS=str(objects))
         check(status == 1 and states == {"tests": "cut", "memcheck": "passed"},
               f"what hangs is cut: {states}\n{output}")
-        check(time.monotonic() - begin < 20, "it is cut in time")
+        check(time.monotonic() - begin < 40, "it is cut in time")
 
         status, states, data, output = run(NO_GPU="1")
         check(status == 77 and "products" not in data and "NO GPU HERE" in output, f"no GPU: {status}\n{output}")

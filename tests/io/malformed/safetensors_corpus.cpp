@@ -10,6 +10,8 @@
 #include "support/safetensors_walk.hpp"
 #include "support/verdicts.hpp"
 
+namespace io_safetensors_corpus_test {
+
 namespace safetensors = subbyte::safetensors;
 using test_support::byte_string;
 using test_support::bytes;
@@ -247,3 +249,5 @@ TEST_CASE("safetensors corpus: memory of an index that is made to cost much") {
   INFO(e.what());
   REQUIRE(e.code() == subbyte::errc::io);
 }
+
+}  // namespace io_safetensors_corpus_test

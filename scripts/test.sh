@@ -21,10 +21,10 @@
 # tidy              clang-tidy 14     none           the umbrellas
 #
 # By day products are tested with eleven formats, one of each kind of decoding. At night: products of
-# all, every test optimized, under both sanitizers, with both clangs, with AVX2 and AVX-512, on
-# aarch64, and what promises to work with -fno-exceptions without them; golden_matrix in every
-# combination; FetchContent, vcpkg and Conan; two units with other flags in one program; an hour of
-# fuzzing, or SUBBYTE_FUZZ_SECONDS for each target.
+# all, every test optimized, under both sanitizers, with both clangs, with AVX-512 and on aarch64;
+# every header with clang 19; formats with AVX2; every test with -fno-exceptions that can be; damaged
+# files at every byte; golden_matrix in every combination; FetchContent, vcpkg and Conan; two units
+# with other flags in one program; an hour of fuzzing, or SUBBYTE_FUZZ_SECONDS for each target.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 

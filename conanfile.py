@@ -21,7 +21,7 @@ class SubbyteConan(ConanFile):
     options = {"with_xsimd": [True, False], "with_json": [True, False], "with_eigen": [True, False]}
     default_options = {"with_xsimd": True, "with_json": True, "with_eigen": True}
     implements = ["auto_header_only"]
-    exports_sources = "CMakeLists.txt", "cmake/*", "include/*", "LICENSE", "NOTICE"
+    exports_sources = "CMakeLists.txt", "cmake/*", "include/*", "cuda/*", "LICENSE", "NOTICE"
     no_copy_source = True
     test_package_folder = "tests/consumers/conan"
 

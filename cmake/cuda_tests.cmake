@@ -65,12 +65,18 @@ list(APPEND objects "${here}/smoke.o")
 # Programs that run where a GPU is, and are skipped elsewhere.
 subbyte_cuda_object("${here}/main.o" "${CMAKE_CURRENT_SOURCE_DIR}/support/device_main.cpp" ARCHITECTURES 80)
 set(programs "")
+set(blas "")
+set(link "")
+if(TARGET CUDA::cublas)
+  set(blas -DSUBBYTE_TEST_CUBLAS)
+  set(link -lcublas)
+endif()
 function(subbyte_cuda_program name source)
   subbyte_cuda_object("${here}/${name}.o" "${source}" ${ARGN})
   set(program "${CMAKE_CURRENT_BINARY_DIR}/${name}")
   add_custom_command(
     OUTPUT "${program}"
-    COMMAND "${CUDAToolkit_NVCC_EXECUTABLE}" "${here}/${name}.o" "${here}/main.o" -o "${program}"
+    COMMAND "${CUDAToolkit_NVCC_EXECUTABLE}" "${here}/${name}.o" "${here}/main.o" ${link} -o "${program}"
     DEPENDS "${here}/${name}.o" "${here}/main.o" VERBATIM)
   add_test(NAME ${name} COMMAND "${program}")
   set_tests_properties(${name} PROPERTIES LABELS cuda SKIP_RETURN_CODE 77 RUN_SERIAL ON)
@@ -87,7 +93,7 @@ foreach(source IN LISTS sources)
                            -DSUBBYTE_TEST_PARTS=${SUBBYTE_TEST_CUDA_PARTS} -DSUBBYTE_TEST_PART=${part})
     endforeach()
   else()
-    subbyte_cuda_program(cuda.${stem} "${source}" FLAGS ${strict})
+    subbyte_cuda_program(cuda.${stem} "${source}" FLAGS ${strict} ${blas})
   endif()
 endforeach()
 add_custom_target(subbyte_test_device DEPENDS ${objects} ${programs})

@@ -192,11 +192,10 @@ double badness(const pair_result& p, const std::string& by) {
 
 void sort_pairs(comparison& all, const std::string& by) {
   if (by.empty()) return;
-  std::stable_sort(all.pairs.begin(), all.pairs.end(),
-                   [&](const pair_result& x, const pair_result& y) {
-                     if (by == "name") return x.name < y.name;
-                     return badness(x, by) > badness(y, by);
-                   });
+  std::sort(all.pairs.begin(), all.pairs.end(), [&](const pair_result& x, const pair_result& y) {
+    const double a = by == "name" ? 0 : badness(x, by), b = by == "name" ? 0 : badness(y, by);
+    return a != b ? a > b : x.name < y.name;
+  });
 }
 
 json number(double value) {

@@ -245,11 +245,12 @@ class mix_planner {
     }
     for (const std::string& name : request_.candidates) {
       const target_format& f = fall_back(find_block_format(name), t);
-      if (std::find(list.begin(), list.end(), &f) == list.end()) list.push_back(&f);
+      if (std::find(list.begin(), list.end(), &f) != list.end()) continue;
+      const auto smaller = [&](const target_format* a, const target_format* b) {
+        return stored_bytes(*a, t) < stored_bytes(*b, t);
+      };
+      list.insert(std::upper_bound(list.begin(), list.end(), &f, smaller), &f);
     }
-    std::stable_sort(list.begin(), list.end(), [&](const auto* a, const auto* b) {
-      return stored_bytes(*a, t) < stored_bytes(*b, t);
-    });
     return list;
   }
 

@@ -6,24 +6,25 @@
 #
 # part              compiler          -m flags       what
 # format, floors    -                 -              style, include floors, third-party includes
-# dev_build, _tests g++               none           every test, header, example, benchmark
+# dev_build, _tests g++ -Og and -O0   none           every test, header, example, benchmark
 # asan_ubsan        clang 19          none           memory, conversions, files, under both sanitizers
-# clang             clang 14, 19      none           every header alone, with and without exceptions
-# avx2              g++               x86-64-v3      formats, registers, products
+# clang             clang 14          none           every header alone, with and without exceptions
+# avx2              g++               x86-64-v3      registers, products
 # native            g++               this CPU       numbers, registers
 # aarch64           g++, under qemu   none           registers
-# no_exceptions     g++ -O0           none           what promises to work with -fno-exceptions
+# no_exceptions     g++ -O0           none           errors, threads, products with -fno-exceptions
 # tsan              g++               none           threads, under the thread sanitizer
-# fuzz              clang 19          none           every libFuzzer target for 30 s, two at a time
-# golden_matrix     all three         four           ggml's bytes, at -O0, -O2 and -O3
+# fuzz              clang 19          none           every libFuzzer target for 15 s, two at a time
+# golden_matrix     all three         three          ggml's bytes, at -O0, -O2 and -O3
 # consumers         g++               none           find_package, add_subdirectory, -I
 # compile_time      g++ -O0           none           the budget of every header
 # tidy              clang-tidy 14     none           the umbrellas
 #
 # By day products are tested with eleven formats, one of each kind of decoding. At night: products of
 # all, every test optimized, under both sanitizers, with both clangs, with AVX-512 and on aarch64;
-# FetchContent, vcpkg and Conan; two units with other flags in one program; an hour of fuzzing, or
-# SUBBYTE_FUZZ_SECONDS for each target.
+# every header with clang 19; formats with AVX2; every test with -fno-exceptions that can be; damaged
+# files at every byte; golden_matrix in every combination; FetchContent, vcpkg and Conan; two units
+# with other flags in one program; an hour of fuzzing, or SUBBYTE_FUZZ_SECONDS for each target.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
@@ -80,16 +81,13 @@ part_dev_tests() { ctest --preset dev; }
 # The folders where memory, conversions or files are handled; everything at night. The fuzz targets
 # decode and encode run the formats under the same sanitizers.
 part_asan_ubsan() { subset asan-ubsan tensor matrix kernel io checkpoint; }
-part_clang() {
-  configure_and_build clang subbyte_test_headers subbyte_test_headers_without_exceptions &&
-    configure_and_build clang19 subbyte_test_headers subbyte_test_headers_without_exceptions
-}
+part_clang() { configure_and_build clang subbyte_test_headers subbyte_test_headers_without_exceptions; }
 part_tsan() { subset tsan exec threads; }
-part_fuzz() { scripts/fuzz.sh; }
-part_no_exceptions() { subset no-exceptions core exec tensor num simd matrix metrics kernel; }
+part_fuzz() { scripts/fuzz.sh --seconds 15; }
+part_no_exceptions() { subset no-exceptions core exec kernel; }
 part_nightly_no_exceptions() { suite no-exceptions; }
-part_avx2() { runs_here avx2 fma f16c || return 0; subset avx2 format simd kernel; }
-part_nightly_avx2() { runs_here avx2 fma f16c || return 0; subset avx2 num; }
+part_avx2() { runs_here avx2 fma f16c || return 0; subset avx2 simd kernel; }
+part_nightly_avx2() { runs_here avx2 fma f16c || return 0; subset avx2 format num; }
 part_nightly_clang_avx2() { runs_here avx2 fma f16c || return 0; subset clang-avx2 format simd kernel; }
 # shellcheck disable=SC2086
 part_nightly_clang19_avx512() { has_avx512 || return 0; subset clang19-avx512 $flag_dependent; }

@@ -5,6 +5,8 @@
 
 #include "support/checkpoint_files.hpp"
 
+namespace checkpoint_gptq_test {
+
 namespace checkpoint = subbyte::checkpoint;
 namespace safetensors = subbyte::safetensors;
 using checkpoint::gptq_format;
@@ -369,3 +371,5 @@ TEST_CASE("gptq: symmetric zero points are the constants of the two conventions"
     }
   }
 }
+
+}  // namespace checkpoint_gptq_test

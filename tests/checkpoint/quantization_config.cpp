@@ -5,6 +5,8 @@
 
 #include "support/checkpoint_files.hpp"
 
+namespace checkpoint_quantization_config_test {
+
 namespace checkpoint = subbyte::checkpoint;
 using checkpoint::awq_settings;
 using checkpoint::awq_version;
@@ -247,3 +249,5 @@ TEST_CASE("quantization_config: what is not read is refused with the key and the
   const quantization_config bad = read("{" + gptq + R"("bits":4,"dynamic":{"+:(":{}}})");
   CHECK(error_of([&] { (void)bad.settings_of("m", "config.json"); }).code() == errc::bad_metadata);
 }
+
+}  // namespace checkpoint_quantization_config_test

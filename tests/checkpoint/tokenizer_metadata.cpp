@@ -10,6 +10,8 @@
 #include "support/files.hpp"
 #include "support/sentencepiece_bytes.hpp"
 
+namespace checkpoint_tokenizer_metadata_test {
+
 namespace checkpoint = subbyte::checkpoint;
 using checkpoint::token_kind;
 using checkpoint::tokenizer_metadata;
@@ -593,3 +595,5 @@ TEST_CASE("tokenizer: the keys of the GGUF file") {
   CHECK(file.find("tokenizer.ggml.add_space_prefix") == nullptr);
   CHECK(file.find("tokenizer.ggml.bos_token_id") == nullptr);
 }
+
+}  // namespace checkpoint_tokenizer_metadata_test

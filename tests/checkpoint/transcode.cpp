@@ -8,6 +8,8 @@
 
 #include "support/checkpoint_files.hpp"
 
+namespace checkpoint_transcode_test {
+
 namespace checkpoint = subbyte::checkpoint;
 using checkpoint::awq_settings;
 using checkpoint::awq_version;
@@ -356,3 +358,5 @@ TEST_CASE("transcode: requantizing is the last resort, rounds to nearest and say
                        fidelity::requantize, "m", report);
         }).code() == errc::bad_argument);
 }
+
+}  // namespace checkpoint_transcode_test

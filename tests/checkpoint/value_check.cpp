@@ -87,7 +87,7 @@ TEST_CASE("value check: the field that is not finite is named") {
   block_matrix<mxfp4> m = usual_weights<mxfp4>();
   m.row(0)[0].scale = e8m0::from_bits(255);
   CHECK(findings(m)[0].message == "the scale is Inf or NaN");
-  block_matrix<f16> h = usual_weights<f16>();
+  block_matrix<subbyte::f16> h = usual_weights<subbyte::f16>();
   h.row(0)[0].weight = half::from_bits(0x7C00);
   CHECK(findings(h)[0].message == "the weight is Inf or NaN");
 }

@@ -15,6 +15,8 @@
 #include "support/files.hpp"
 #include "support/random.hpp"
 
+namespace checkpoint_verify_test {
+
 using namespace subbyte;
 using checkpoint::finding;
 using test_support::scratch_directory;
@@ -318,3 +320,5 @@ TEST_CASE("verify: a checkpoint's configuration, tensors and quantized scales") 
         "model.layers.0.mlp.up_proj: model.layers.0.mlp.up_proj: the scale of row 5, group 0 is "
         "not finite\n");
 }
+
+}  // namespace checkpoint_verify_test

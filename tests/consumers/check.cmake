@@ -49,11 +49,13 @@ if(WAY STREQUAL "find_package")
 
   # Every header is installed, and nothing else but the package files.
   file(GLOB_RECURSE required RELATIVE "${SOURCE}/include" "${SOURCE}/include/*.hpp")
+  file(GLOB_RECURSE required_cuda RELATIVE "${SOURCE}/cuda" "${SOURCE}/cuda/*.cuh")
+  list(APPEND required ${required_cuda})
   file(GLOB_RECURSE installed RELATIVE "${WORK}/prefix/include" "${WORK}/prefix/include/*")
   list(SORT required)
   list(SORT installed)
   if(NOT required STREQUAL installed)
-    message(FATAL_ERROR "installed headers differ from include/:\n${installed}\n${required}")
+    message(FATAL_ERROR "installed headers differ from include/ and cuda/:\n${installed}\n${required}")
   endif()
 
   # The prefix may move.
@@ -80,6 +82,17 @@ if(WAY STREQUAL "find_package")
         -B "${WORK}/${component}" -DCOMPONENTS=${component} ${absent_${component}})
     build_and_run("${WORK}/${component}" ${component})
   endforeach()
+  find_program(nvcc nvcc HINTS /usr/local/cuda/bin)
+  if(nvcc)
+    run("configuring a consumer of cuda" ${CMAKE_COMMAND} ${common} -S "${consumer}"
+        -B "${WORK}/cuda" -DCOMPONENTS=cuda ${without_dependencies})
+    build_and_run("${WORK}/cuda" cuda)
+  else()
+    message(STATUS "no CUDA Toolkit here: component cuda is not tested")
+  endif()
+  refuse("component cuda needs the CUDA Toolkit"
+         ${CMAKE_COMMAND} ${common} -S "${consumer}" -B "${WORK}/without_cuda"
+         -DCOMPONENTS=cuda -DCMAKE_DISABLE_FIND_PACKAGE_CUDAToolkit=ON)
   run("configuring a consumer of all components" ${CMAKE_COMMAND} ${common} -S "${consumer}"
       -B "${WORK}/all" -DCOMPONENTS=core,cpu,io,calibrate)
 

@@ -6,6 +6,8 @@
 #include "support/allocation_peak.hpp"
 #include "support/files.hpp"
 
+namespace io_gguf_split_test {
+
 namespace gguf = subbyte::gguf;
 using subbyte::errc;
 using subbyte::index_t;
@@ -278,3 +280,5 @@ TEST_CASE("split: memory of shards with the least tensors is what the header sta
   CHECK(gguf::open_split(path).tensors().size() == 2 * count);
   CHECK(peak.bytes() <= 32 * header_bytes + 2 * 8192 + 2 * 4096);
 }
+
+}  // namespace io_gguf_split_test

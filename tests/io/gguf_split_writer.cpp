@@ -9,6 +9,8 @@
 #include "support/files.hpp"
 #include "support/interrupted.hpp"
 
+namespace io_gguf_split_writer_test {
+
 namespace gguf = subbyte::gguf;
 using subbyte::errc;
 using subbyte::index_t;
@@ -420,3 +422,5 @@ TEST_CASE(
     if (test_support::exists(first)) REQUIRE(generation_of(first) == 3);
   }
 }
+
+}  // namespace io_gguf_split_writer_test

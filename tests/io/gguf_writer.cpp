@@ -11,6 +11,8 @@
 #include "support/files.hpp"
 #include "support/interrupted.hpp"
 
+namespace io_gguf_writer_test {
+
 namespace gguf = subbyte::gguf;
 using subbyte::errc;
 using subbyte::index_t;
@@ -439,3 +441,5 @@ TEST_CASE("gguf_writer: a process killed at any moment leaves the file before or
   }
   REQUIRE(kills > 0);
 }
+
+}  // namespace io_gguf_writer_test

@@ -5,6 +5,8 @@
 
 #include "support/catch.hpp"
 
+namespace io_name_index_test {
+
 using namespace subbyte;
 
 namespace {
@@ -53,3 +55,5 @@ TEST_CASE("name_index: a second list replaces the first") {
   CHECK(index.find(one, "y", name_of) == &one[0]);
   CHECK(index.find(one, "z", name_of) == nullptr);
 }
+
+}  // namespace io_name_index_test

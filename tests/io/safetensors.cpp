@@ -9,6 +9,8 @@
 #include "support/allocation_peak.hpp"
 #include "support/files.hpp"
 
+namespace io_safetensors_test {
+
 namespace safetensors = subbyte::safetensors;
 using safetensors::dtype;
 using subbyte::errc;
@@ -608,3 +610,5 @@ TEST_CASE("safetensors: paths that hold no file are errors") {
   REQUIRE(error_of([&] { (void)safetensors::open(scratch.file("x")); }).code() == errc::io);
   REQUIRE(error_of([&] { (void)safetensors::open(scratch.file("x.json")); }).code() == errc::io);
 }
+
+}  // namespace io_safetensors_test

@@ -15,6 +15,8 @@
 #include "support/error_of.hpp"
 #include "support/random.hpp"
 
+namespace quantize_reference_test {
+
 using namespace subbyte;
 
 namespace {
@@ -127,3 +129,5 @@ TEST_CASE("reference: importance of the wrong length or sign is an error") {
   (void)quantize<q4_k>(view, reference{.importance = bad});
 }
 #endif
+
+}  // namespace quantize_reference_test

@@ -26,6 +26,9 @@ inline constexpr int value_step = 17;
 inline constexpr int value_step = 1;
 #endif
 
+/// From one byte to the next in the largest files, likewise.
+inline constexpr std::size_t byte_step = value_step == 1 ? 1 : 7;
+
 struct sample {
   std::string name;
   bytes content;

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <limits>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 namespace test_support {
@@ -151,10 +152,12 @@ inline gptq_solution plain_gptq(std::vector<double> w, std::size_t n, std::vecto
     for (std::size_t r = 0; r < n; ++r) w[r * k + i] = 0;
   }
 
-  const auto before = [&](std::size_t a, std::size_t b) { return h[a * k + a] > h[b * k + b]; };
+  const auto before = [&](std::size_t a, std::size_t b) {
+    return std::pair(-h[a * k + a], a) < std::pair(-h[b * k + b], b);
+  };
   std::vector<std::size_t> order(k);
   std::iota(order.begin(), order.end(), std::size_t{0});
-  if (s.act_order) std::stable_sort(order.begin(), order.end(), before);
+  if (s.act_order) std::sort(order.begin(), order.end(), before);
   if (s.group_aware) {
     std::vector<std::size_t> whole(k / g);
     std::iota(whole.begin(), whole.end(), std::size_t{0});
@@ -163,15 +166,16 @@ inline gptq_solution plain_gptq(std::vector<double> w, std::size_t n, std::vecto
       for (std::size_t i = group * g; i < (group + 1) * g; ++i) m = std::max(m, h[i * k + i]);
       return m;
     };
-    std::stable_sort(whole.begin(), whole.end(),
-                     [&](std::size_t a, std::size_t b) { return largest(a) > largest(b); });
+    std::sort(whole.begin(), whole.end(), [&](std::size_t a, std::size_t b) {
+      return std::pair(-largest(a), a) < std::pair(-largest(b), b);
+    });
     for (std::size_t j = 0; j < whole.size(); ++j) {
       std::iota(order.begin() + static_cast<std::ptrdiff_t>(j * g),
                 order.begin() + static_cast<std::ptrdiff_t>((j + 1) * g), whole[j] * g);
     }
     for (std::size_t j = 0; j < k; j += g) {
-      std::stable_sort(order.begin() + static_cast<std::ptrdiff_t>(j),
-                       order.begin() + static_cast<std::ptrdiff_t>(std::min(j + g, k)), before);
+      std::sort(order.begin() + static_cast<std::ptrdiff_t>(j),
+                order.begin() + static_cast<std::ptrdiff_t>(std::min(j + g, k)), before);
     }
   }
   // Groups are runs of columns as they lie, but for act-order with params from the loop.

@@ -3,7 +3,7 @@
 /// come through the inverse of the layer's Hessian.
 #pragma once
 
-#include <algorithm>  // std::stable_sort
+#include <algorithm>  // std::sort
 #include <limits>
 #include <string>
 #include <vector>
@@ -81,11 +81,11 @@ struct gptq_plan {
   bool ordered = false;              ///< stored columns are steps, and the target keeps the order
 };
 
-/// Zero-based permutations by descending diagonal; ties keep their order.
+/// Indices by descending diagonal, the smaller of two equal ones first.
 template <class Arch>
 void sort_by_diagonal(std::int32_t* first, std::int32_t* last, const double* diagonal) {
-  std::stable_sort(first, last, [diagonal](std::int32_t a, std::int32_t b) {
-    return diagonal[a] > diagonal[b];
+  std::sort(first, last, [diagonal](std::int32_t a, std::int32_t b) {
+    return diagonal[a] != diagonal[b] ? diagonal[a] > diagonal[b] : a < b;
   });
 }
 

@@ -174,8 +174,9 @@ class knapsack {
   [[nodiscard]] knapsack_result<Arch> relax() {
     std::vector<edge> edges;
     for (std::size_t i = 0; i < items_.size(); ++i) add_hull(items_[i], i, edges);
-    std::stable_sort(edges.begin(), edges.end(),
-                     [](const edge& a, const edge& b) { return a.saving > b.saving; });
+    std::sort(edges.begin(), edges.end(), [](const edge& a, const edge& b) {
+      return a.saving != b.saving ? a.saving > b.saving : a.item < b.item;
+    });
     std::vector<std::size_t> at(items_.size(), 0);
     double weight = total(at, &knapsack_option::weight);
     double relaxed = total(at, &knapsack_option::cost);

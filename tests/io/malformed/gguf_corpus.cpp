@@ -11,6 +11,8 @@
 #include "support/gguf_walk.hpp"
 #include "support/verdicts.hpp"
 
+namespace io_gguf_corpus_test {
+
 namespace gguf = subbyte::gguf;
 using test_support::byte_string;
 using test_support::bytes;
@@ -228,3 +230,5 @@ TEST_CASE("gguf corpus: memory of the least keys and tensors just after a list h
     }
   }
 }
+
+}  // namespace io_gguf_corpus_test

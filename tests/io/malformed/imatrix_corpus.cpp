@@ -9,6 +9,8 @@
 #include "support/corpus.hpp"
 #include "support/gguf_bytes.hpp"
 
+namespace io_imatrix_corpus_test {
+
 namespace checkpoint = subbyte::checkpoint;
 namespace gguf_bytes = test_support::gguf_bytes;
 using test_support::byte_string;
@@ -200,3 +202,5 @@ TEST_CASE("imatrix corpus: what contradicts itself is refused by name") {
     CHECK(refusal(b) == errc::bad_metadata);
   }
 }
+
+}  // namespace io_imatrix_corpus_test

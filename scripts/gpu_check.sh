@@ -127,12 +127,13 @@ fi
 
 # Where cuBLAS is: the toolkit, or the Python package.
 blas=
+blas_flags=
 for root in "$toolkit" "$(python3 -c 'import nvidia; print(list(nvidia.__path__)[0] + "/cu13")' 2>/dev/null)"; do
   for lib in "$root/lib64" "$root/lib"; do
     [ -z "$blas" ] && [ -e "$root/include/cublasLt.h" ] || continue
     names=$(cd "$lib" 2>/dev/null && ls libcublas.so* libcublasLt.so* 2>/dev/null) || continue
     libraries=$(printf '%s\n' "$names" | awk -F'[.]so' '!seen[$1]++ { print lib "/" $0 }' lib="$lib" | paste -sd,)
-    blas_flags="-DSUBBYTE_BENCH_CUBLAS -isystem $root/include"
+    blas_flags="-DSUBBYTE_BENCH_CUBLAS -DSUBBYTE_TEST_CUBLAS -isystem $root/include"
     blas="-Xlinker --as-needed,$libraries,-rpath,$lib"
   done
 done
@@ -153,13 +154,12 @@ build() { # two rounds of commands, one a line: objects, programs
   {
     for source in tests/cuda/*.cu; do
       name=$(basename "$source" .cu)
-      if [ -z "$blas" ] && grep -q 'gemm.cuh' "$source"; then continue; fi
       if grep -q 'cuda/cases.hpp' "$source"; then
         for ((part = 0; part < parts; ++part)); do
           echo "$compile -DSUBBYTE_TEST_PARTS=$parts -DSUBBYTE_TEST_PART=$part -c $source -o $objects/tests.$name.$part.o"
         done
       else
-        echo "$compile -c $source -o $objects/tests.$name.o"
+        echo "$compile $blas_flags -c $source -o $objects/tests.$name.o"
       fi
     done
     for ((part = 0; part < parts; ++part)); do
@@ -169,7 +169,7 @@ build() { # two rounds of commands, one a line: objects, programs
     echo "$compile -c tests/support/device_main.cpp -o $objects/main.o"
     echo "$compile -c bench/cuda/products.cu -o $objects/products.o"
     echo "$compile -c bench/cuda/probes.cu -o $objects/probes.o"
-    echo "$compile ${blas:+$blas_flags} -c bench/cuda/dense.cpp -o $objects/products.dense.o"
+    echo "$compile $blas_flags -c bench/cuda/dense.cpp -o $objects/products.dense.o"
     echo "$compile -c bench/cuda/formats_list.cpp -o $objects/products.list.o"
     echo "$compile -c bench/cuda/harness.cpp -o $objects/bench.harness.o"
     echo "$compile -c bench/cuda/machine.cpp -o $objects/bench.machine.o"
@@ -179,10 +179,10 @@ build() { # two rounds of commands, one a line: objects, programs
   [ $failed != 124 ] || return 124
   {
     for name in "$objects"/tests.*.o; do
-      echo "nvcc $flags $name $objects/main.o ${blas:-} -o ${name%.o}"
+      echo "nvcc $flags $name $objects/main.o $blas -o ${name%.o}"
     done
     echo "nvcc $flags $objects/probes.o $objects/bench.*.o -o $objects/probes"
-    echo "nvcc $flags $objects/products.o $objects/products.*.o $objects/bench.*.o ${blas:-} -o $objects/products"
+    echo "nvcc $flags $objects/products.o $objects/products.*.o $objects/bench.*.o $blas -o $objects/products"
   } >"$objects/link.txt"
   each_line <"$objects/link.txt" && [ $failed = 0 ] || return
   echo "warnings: $(grep -c 'warning' "$logs/build.log")"

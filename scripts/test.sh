@@ -7,6 +7,7 @@
 # part              compiler          -m flags       what
 # format, floors    -                 -              style, include floors, third-party includes
 # dev_build, _tests g++ -Og and -O0   none           every test, header, example, benchmark
+# cuda              nvcc              sm_80, sm_90a  every kernel; run where a GPU is, else skipped
 # asan_ubsan        clang 19          none           memory, conversions, files, under both sanitizers
 # clang             clang 14          none           every header alone, with and without exceptions
 # avx2              g++               x86-64-v3      registers, products
@@ -78,6 +79,11 @@ part_format() { scripts/check_format.sh; }
 part_floors() { scripts/check_floors.py --self-test && scripts/check_floors.py; }
 part_dev_build() { configure_and_build dev; }
 part_dev_tests() { ctest --preset dev; }
+part_cuda() {
+  configure dev || return 1
+  cmake --build build/dev --target help | grep -q subbyte_test_device || { echo "skipped: no nvcc here"; return 0; }
+  cmake --build --preset dev --target subbyte_test_device && ctest --test-dir build/dev -L cuda --output-on-failure
+}
 # The folders where memory, conversions or files are handled; everything at night. The fuzz targets
 # decode and encode run the formats under the same sanitizers.
 part_asan_ubsan() { subset asan-ubsan tensor matrix kernel io checkpoint; }
@@ -122,7 +128,7 @@ part_nightly_native() { subset native format kernel; }
 part_nightly_golden_matrix() { scripts/golden_matrix.sh --full; }
 part_nightly_conan() { scripts/conan.sh; }
 
-parts=(format floors dev_build dev_tests asan_ubsan clang avx2 native aarch64 no_exceptions tsan
+parts=(format floors dev_build dev_tests cuda asan_ubsan clang avx2 native aarch64 no_exceptions tsan
   fuzz golden_matrix consumers compile_time tidy)
 nightly_parts=(nightly_suite nightly_asan_ubsan nightly_fuzz nightly_clang nightly_clang_avx2
   nightly_clang19_avx512 nightly_avx2 nightly_avx512 nightly_native nightly_aarch64

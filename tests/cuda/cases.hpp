@@ -617,7 +617,7 @@ void check_quantize_groups(const machine& on, shape s, index_t group_size) {
 
 }  // namespace cuda_cases
 
-TEST_CASE("Random bytes of every format are dequantized as the host does", "[sanitize]") {
+TEST_CASE("Random bytes of every format are dequantized as the host does") {
   using namespace cuda_cases;
   const machine on;
   for_each_tested_format([&]<class F>(std::type_identity<F>) {
@@ -635,7 +635,7 @@ TEST_CASE("Random bytes of every format are dequantized as the host does", "[san
   });
 }
 
-TEST_CASE("Rows of every format are looked up, and rows that do not exist are NaN", "[sanitize]") {
+TEST_CASE("Rows of every format are looked up, and rows that do not exist are NaN") {
   using namespace cuda_cases;
   const machine on;
   for_each_tested_format([&]<class F>(std::type_identity<F>) {
@@ -646,8 +646,7 @@ TEST_CASE("Rows of every format are looked up, and rows that do not exist are Na
   });
 }
 
-TEST_CASE("Products with one to eight rows of x are within their bounds, the same in every run",
-          "[sanitize]") {
+TEST_CASE("Products with one to eight rows of x are within their bounds, the same in every run") {
   using namespace cuda_cases;
   const machine on;
   for_each_tested_format([&]<class F>(std::type_identity<F>) {
@@ -659,6 +658,22 @@ TEST_CASE("Products with one to eight rows of x are within their bounds, the sam
         const placed_bytes<view_of<F>> w(on, encoded_bytes<F>(s, ++seed), s, offset);
         check_gemv(on, w.host, w.device, m, m % 2 == 0 ? s.cols : (s.cols + 7) / 4 * 4, seed);
       }
+    }
+  });
+}
+
+// What the device's sanitizers see: they slow every call down, so one ragged shape of each kind.
+TEST_CASE("A ragged matrix of every format, misaligned and not", "[sanitize]") {
+  using namespace cuda_cases;
+  const machine on;
+  for_each_tested_format([&]<class F>(std::type_identity<F>) {
+    const shape s{5, is_row_scaled<F> ? 1280 : 1300};
+    for (const index_t offset : {index_t{0}, static_cast<index_t>(alignof(F))}) {
+      INFO(F::name << ", " << offset << " bytes behind");
+      const placed_bytes<view_of<F>> w(on, encoded_bytes<F>(s, 21), s, offset);
+      check_dequantize<half>(on, w.host, w.device, s.cols + 1);
+      check_get_rows(on, w.host, w.device);
+      check_gemv(on, w.host, w.device, 3, s.cols + offset, 22);
     }
   });
 }
@@ -675,8 +690,7 @@ TEST_CASE("A one-hot x picks a column of W, to the bit") {
 }
 
 #if SUBBYTE_TEST_PART == 0
-TEST_CASE("Planar matrices of every grid, scale, zero point and column order",
-          "[planar][sanitize]") {
+TEST_CASE("Planar matrices of every grid, scale, zero point and column order", "[planar]") {
   using namespace cuda_cases;
   const machine on;
   check_planar_shapes<int_grid<4>, half>(on);
@@ -686,6 +700,19 @@ TEST_CASE("Planar matrices of every grid, scale, zero point and column order",
   check_planar_shapes<codebook_grid<nf4>, f32_scale>(on);
   check_planar_shapes<codebook_grid<nf4>, nested_scale<e4m3fn>>(on);
   check_planar_shapes<codebook_grid<fp4_e2m1>, e8m0>(on);
+}
+
+TEST_CASE("A ragged planar matrix, ordered", "[sanitize]") {
+  using namespace cuda_cases;
+  const machine on;
+  planar_matrix<int_grid<3>, half> m(5, 300, {48});
+  const auto columns = shuffled_columns(300);
+  m.set_column_order({columns.data(), 300});
+  const auto x = test_support::normal_vector(5 * 300, 0.02, 31);
+  rtn{}.apply(matrix_view<const float>(x.data(), 5, 300), m, serial);
+  const placed_planes<int_grid<3>, half> w(on, m.view());
+  check_dequantize<half>(on, w.host, w.device, 301);
+  check_gemv(on, w.host, w.device, 3, 300, 32);
 }
 
 TEST_CASE("What a device quantizes are the host's bytes", "[sanitize]") {

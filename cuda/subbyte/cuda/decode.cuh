@@ -19,10 +19,13 @@
 #endif
 
 /// Before a loop whose counter indexes registers: a loop that stays one puts them in memory.
+/// SUBBYTE_ROLLED keeps a loop that is seldom taken short.
 #if SUBBYTE_ON_DEVICE
 #define SUBBYTE_UNROLL _Pragma("unroll")
+#define SUBBYTE_ROLLED _Pragma("unroll 1")
 #else
 #define SUBBYTE_UNROLL
+#define SUBBYTE_ROLLED
 #endif
 
 namespace subbyte {

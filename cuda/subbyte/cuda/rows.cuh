@@ -200,6 +200,7 @@ SUBBYTE_DEVICE void stage(const Thread& t, const std::uint8_t* from, int bytes,
     const int lead = before < bytes ? before : bytes & ~3;
     const int body = (bytes - lead) & ~15;
     const int tail = (bytes - lead - body) & ~3;
+    SUBBYTE_ROLLED
     for (int i = 16 * t.lane(); i < body; i += 16 * warp_lanes) {
       t.template copy_async<16>(to + lead + i, from + lead + i);
     }
@@ -213,16 +214,19 @@ SUBBYTE_DEVICE void stage(const Thread& t, const std::uint8_t* from, int bytes,
     if (t.lane() < bytes - done) to[done + t.lane()] = from[done + t.lane()];
   } else if (address % 4 == 0) {
     const int done = bytes & ~3;
+    SUBBYTE_ROLLED
     for (int i = 4 * t.lane(); i < done; i += 4 * warp_lanes) {
       t.template copy_async<4>(to + i, from + i);
     }
     if (t.lane() < bytes - done) to[done + t.lane()] = from[done + t.lane()];
   } else if (address % 2 == 0) {
+    SUBBYTE_ROLLED
     for (int i = 2 * t.lane(); i + 2 <= bytes; i += 2 * warp_lanes) {
       *reinterpret_cast<std::uint16_t*>(to + i) = *reinterpret_cast<const std::uint16_t*>(from + i);
     }
     if (t.lane() == 0 && bytes % 2 != 0) to[bytes - 1] = from[bytes - 1];
   } else {
+    SUBBYTE_ROLLED
     for (int i = t.lane(); i < bytes; i += warp_lanes) to[i] = from[i];
   }
 }

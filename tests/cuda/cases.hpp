@@ -702,6 +702,20 @@ TEST_CASE("Planar matrices of every grid, scale, zero point and column order", "
   check_planar_shapes<codebook_grid<fp4_e2m1>, e8m0>(on);
 }
 
+TEST_CASE("The group of a column is found in long rows too") {
+  using namespace cuda_cases;
+  const machine on;
+  const index_t cols = 70001;
+  for (const index_t group : {8, 24, 120, 4104, 65536}) {
+    INFO("groups of " << group);
+    planar_matrix<codebook_grid<nf4>, f32_scale> m(1, cols, {group});
+    const auto x = test_support::normal_vector(static_cast<std::size_t>(cols), 0.02, 33);
+    rtn{}.apply(matrix_view<const float>(x.data(), 1, cols), m, serial);
+    const placed_planes<codebook_grid<nf4>, f32_scale> w(on, m.view());
+    check_dequantize<float>(on, w.host, w.device, cols);
+  }
+}
+
 TEST_CASE("A ragged planar matrix, ordered", "[sanitize]") {
   using namespace cuda_cases;
   const machine on;

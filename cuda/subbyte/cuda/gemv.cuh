@@ -39,8 +39,7 @@ struct gemv_kernel {
   static constexpr int shared_bytes = warps * stages * stage_bytes;
   static_assert(shared_bytes >= warps * together * M * static_cast<int>(sizeof(float)));
 
-  /// Roundings that a sum of k products goes through at most, in float: the bound of its error is
-  /// this times 2^-24 times the sum of |x w|.
+  /// Roundings that a sum of k products goes through at most, in float; see gemv.
   [[nodiscard]] static constexpr double roundings(index_t k) noexcept {
     // A lane's chain: of each span two runs of four products, each with a scale and an offset; then
     // the tree of the lanes and the four warps.
@@ -238,8 +237,9 @@ void gemv_of(const Queue& queue, const View& w, const X& x, tensor_view<float, 2
 /// Shapes    W [n, k]; x [m, k], 1 <= m <= 8; y [m, n]; rows of x and y at any pitch.
 /// Requires  y does not overlap x or W.
 /// Numerics  tolerant: |error| <= gemv_kernel::roundings(k) 2^-24 sum |x| (|scale level| +
-/// |offset|). The same bits in every
-///           run and on every device; not those of another m, nor the host's.
+/// |offset|)
+///           of the weights scale * level + offset. The same bits in every run and on every device;
+///           not those of another m, nor the host's.
 /// Cost      reads W once; no allocation, no synchronization; graphs capture it. Rows of W at
 ///           multiples of 16 bytes and rows of x at multiples of 4 elements are the quickest.
 /// Throws    bad_shape, launch_failed.

@@ -75,9 +75,21 @@ inline constexpr int span_blocks = span_weights / F::block_size;
 template <block_storage F>
 inline constexpr int block_alignment = sizeof(F) % 4 == 0 ? 4 : (sizeof(F) % 2 == 0 ? 2 : 1);
 
-/// What the octets of block formats share.
-template <block_storage F>
-struct octet_base {
+/// The runs of a lane that are Distance weights apart; the runs of neighbouring lanes are
+/// neighbours.
+template <int Distance>
+struct runs_apart {
+  static_assert(Distance % 4 == 0 && span_weights % (2 * Distance) == 0);
+
+  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
+    constexpr int lanes = Distance / 4;
+    return 2 * Distance * (lane / lanes) + Distance * q + 4 * (lane % lanes);
+  }
+};
+
+/// What the octets of block formats share; their runs are Distance weights apart.
+template <block_storage F, int Distance>
+struct octet_base : runs_apart<Distance> {
   static constexpr int span_bytes = span_blocks<F> * static_cast<int>(sizeof(F));
   static constexpr int alignment = block_alignment<F>;
 

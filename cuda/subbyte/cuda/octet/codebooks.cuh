@@ -16,12 +16,9 @@ namespace cuda {
 
 /// Lanes take words of codes as those of q4_0.
 template <>
-struct octet<iq4_nl> : octet_base<iq4_nl> {
+struct octet<iq4_nl> : octet_base<iq4_nl, 16> {
   using quads = integer_quads<128, false>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 32 * (lane / 4) + 16 * q + 4 * (lane % 4);
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     const std::uint8_t* block = span + lane / 4 * static_cast<int>(sizeof(iq4_nl));
     constexpr auto levels = level_bytes<iq4>();
@@ -35,12 +32,9 @@ struct octet<iq4_nl> : octet_base<iq4_nl> {
 /// Lane l takes word l of the codes: four weights of group l / 4 in the low nibbles, four in the
 /// high ones.
 template <>
-struct octet<iq4_xs> : octet_base<iq4_xs> {
+struct octet<iq4_xs> : octet_base<iq4_xs, 16> {
   using quads = integer_quads<128, false>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 32 * (lane / 4) + 16 * q + 4 * (lane % 4);
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     constexpr auto levels = level_bytes<iq4>();
     const int g = lane / 4;
@@ -55,13 +49,10 @@ struct octet<iq4_xs> : octet_base<iq4_xs> {
 
 /// Lanes take words of codes as those of q4_0; levels are doubled, the scale is halved.
 template <>
-struct octet<mxfp4> : octet_base<mxfp4> {
+struct octet<mxfp4> : octet_base<mxfp4, 16> {
   static constexpr int alignment = 4;
   using quads = integer_quads<128, false>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 32 * (lane / 4) + 16 * q + 4 * (lane % 4);
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     constexpr auto levels = level_bytes<fp4_e2m1, 2>();
     const std::uint8_t* block = span + lane / 4 * static_cast<int>(sizeof(mxfp4));
@@ -81,12 +72,9 @@ struct octet<mxfp4> : octet_base<mxfp4> {
 /// Eight lanes per block, two per group; a lane's word holds four weights in its low nibbles, those
 /// 8 after them in its high ones. Levels are doubled, the scale is halved.
 template <>
-struct octet<nvfp4> : octet_base<nvfp4> {
+struct octet<nvfp4> : octet_base<nvfp4, 8> {
   using quads = integer_quads<128, false>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 64 * (lane / 8) + 16 * (lane % 8 / 2) + 8 * q + 4 * (lane % 2);
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     constexpr auto levels = level_bytes<fp4_e2m1, 2>();
     const std::uint8_t* block = span + lane / 8 * static_cast<int>(sizeof(nvfp4));

@@ -18,12 +18,9 @@ namespace cuda {
 /// Four lanes per block; a lane's word holds four weights in its low nibbles, four in its high
 /// ones. So do the other formats of 32 weights with low nibbles.
 template <>
-struct octet<q4_0> : octet_base<q4_0> {
+struct octet<q4_0> : octet_base<q4_0, 16> {
   using quads = integer_quads<8, false>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 32 * (lane / 4) + 16 * q + 4 * (lane % 4);
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     const std::uint8_t* block = span + lane / 4 * static_cast<int>(sizeof(q4_0));
     const float d = load_half(block);
@@ -34,12 +31,9 @@ struct octet<q4_0> : octet_base<q4_0> {
 
 /// As q4_0.
 template <>
-struct octet<q4_1> : octet_base<q4_1> {
+struct octet<q4_1> : octet_base<q4_1, 16> {
   using quads = integer_quads<0, true>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 32 * (lane / 4) + 16 * q + 4 * (lane % 4);
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     const std::uint8_t* block = span + lane / 4 * static_cast<int>(sizeof(q4_1));
     const float d = load_half(block);
@@ -59,12 +53,9 @@ SUBBYTE_HD_INLINE void join_fifths(std::uint32_t low, std::uint32_t high,
 
 /// As q4_0, with four bits of each half of the word of fifth bits.
 template <>
-struct octet<q5_0> : octet_base<q5_0> {
+struct octet<q5_0> : octet_base<q5_0, 16> {
   using quads = integer_quads<16, false>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 32 * (lane / 4) + 16 * q + 4 * (lane % 4);
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     const std::uint8_t* block = span + lane / 4 * static_cast<int>(sizeof(q5_0));
     const float d = load_half(block);
@@ -77,12 +68,9 @@ struct octet<q5_0> : octet_base<q5_0> {
 
 /// As q5_0.
 template <>
-struct octet<q5_1> : octet_base<q5_1> {
+struct octet<q5_1> : octet_base<q5_1, 16> {
   using quads = integer_quads<0, true>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 32 * (lane / 4) + 16 * q + 4 * (lane % 4);
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     const std::uint8_t* block = span + lane / 4 * static_cast<int>(sizeof(q5_1));
     const float d = load_half(block);
@@ -97,12 +85,9 @@ struct octet<q5_1> : octet_base<q5_1> {
 /// As q4_0; the high bits of both runs stand in one nibble of each byte of a word that two lanes
 /// share.
 template <>
-struct octet<q6_0> : octet_base<q6_0> {
+struct octet<q6_0> : octet_base<q6_0, 16> {
   using quads = integer_quads<32, false>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 32 * (lane / 4) + 16 * q + 4 * (lane % 4);
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     const std::uint8_t* block = span + lane / 4 * static_cast<int>(sizeof(q6_0));
     const int i = lane % 4;
@@ -118,12 +103,9 @@ struct octet<q6_0> : octet_base<q6_0> {
 
 /// Four lanes per block; a lane takes two words 16 bytes apart.
 template <>
-struct octet<q8_0> : octet_base<q8_0> {
+struct octet<q8_0> : octet_base<q8_0, 16> {
   using quads = integer_quads<128, false>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 32 * (lane / 4) + 16 * q + 4 * (lane % 4);
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     const std::uint8_t* block = span + lane / 4 * static_cast<int>(sizeof(q8_0));
     const float d = load_half(block);
@@ -134,12 +116,9 @@ struct octet<q8_0> : octet_base<q8_0> {
 
 /// As q8_0.
 template <>
-struct octet<q8_1> : octet_base<q8_1> {
+struct octet<q8_1> : octet_base<q8_1, 16> {
   using quads = integer_quads<128, false>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 32 * (lane / 4) + 16 * q + 4 * (lane % 4);
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     const std::uint8_t* block = span + lane / 4 * static_cast<int>(sizeof(q8_1));
     const float d = load_half(block);

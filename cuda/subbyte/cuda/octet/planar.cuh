@@ -89,15 +89,11 @@ struct planar_octet;
 
 /// What the octets of planar matrices share.
 template <group_grid G>
-struct planar_octet_base {
+struct planar_octet_base : runs_apart<4> {
   static constexpr int span_bytes = span_weights / 8 * G::bits;
   static constexpr int alignment = packed_octet<G::bits>::alignment;
   using quads = float_quads;
   using params = typename G::params;
-
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 8 * lane + 4 * q;
-  }
 };
 
 template <int Bits, zero_points Zeros>

@@ -53,12 +53,9 @@ template <class Codebook>
 
 /// Lane l takes point l, of group l / 4.
 template <>
-struct octet<iq1_s> : octet_base<iq1_s> {
+struct octet<iq1_s> : octet_base<iq1_s, 4> {
   using quads = integer_quads<16, false>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 8 * lane + 4 * q;
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     const std::uint32_t group = load_u16(span + 34 + 2 * (lane / 4));
     const std::uint32_t index = span[2 + lane] | (group >> (3 * (lane % 4)) & 7U) << 8;
@@ -69,12 +66,9 @@ struct octet<iq1_s> : octet_base<iq1_s> {
 
 /// Lane l takes point l, of group l / 2.
 template <>
-struct octet<iq1_m> : octet_base<iq1_m> {
+struct octet<iq1_m> : octet_base<iq1_m, 4> {
   using quads = integer_quads<16, false>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 8 * lane + 4 * q;
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     const std::uint32_t low = word(span + 48);
     const std::uint32_t high = word(span + 52);
@@ -90,12 +84,9 @@ struct octet<iq1_m> : octet_base<iq1_m> {
 
 /// Lane l takes point l, of group l / 4, whose four indices lie before its word of signs.
 template <>
-struct octet<iq2_xxs> : octet_base<iq2_xxs> {
+struct octet<iq2_xxs> : octet_base<iq2_xxs, 4> {
   using quads = integer_quads<128, false>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 8 * lane + 4 * q;
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     const std::uint8_t* group = span + 2 + 8 * (lane / 4);
     const std::uint32_t signs = word(group + 4);
@@ -115,12 +106,9 @@ struct octet<iq2_xxs> : octet_base<iq2_xxs> {
 
 /// Lane l takes point l, of group l / 2.
 template <>
-struct octet<iq2_xs> : octet_base<iq2_xs> {
+struct octet<iq2_xs> : octet_base<iq2_xs, 4> {
   using quads = integer_quads<128, false>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 8 * lane + 4 * q;
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     const std::uint32_t packed = load_u16(span + 2 + 2 * lane);
     std::uint32_t point[2];
@@ -132,12 +120,9 @@ struct octet<iq2_xs> : octet_base<iq2_xs> {
 
 /// Lane l takes point l, of group l / 2.
 template <>
-struct octet<iq2_s> : octet_base<iq2_s> {
+struct octet<iq2_s> : octet_base<iq2_s, 4> {
   using quads = integer_quads<128, false>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 8 * lane + 4 * q;
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     const std::uint32_t high = span[66 + lane / 4];
     std::uint32_t point[2];
@@ -148,12 +133,9 @@ struct octet<iq2_s> : octet_base<iq2_s> {
 
 /// Lane l takes points 2 l and 2 l + 1, of group l / 4.
 template <>
-struct octet<iq3_xxs> : octet_base<iq3_xxs> {
+struct octet<iq3_xxs> : octet_base<iq3_xxs, 4> {
   using quads = integer_quads<128, false>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 8 * lane + 4 * q;
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     const std::uint32_t indices = load_u16(span + 2 + 2 * lane);
     const std::uint32_t signs = word(span + 66 + 4 * (lane / 4));
@@ -166,12 +148,9 @@ struct octet<iq3_xxs> : octet_base<iq3_xxs> {
 
 /// Lane l takes points 2 l and 2 l + 1, of group l / 4.
 template <>
-struct octet<iq3_s> : octet_base<iq3_s> {
+struct octet<iq3_s> : octet_base<iq3_s, 4> {
   using quads = integer_quads<128, false>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 8 * lane + 4 * q;
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     const std::uint32_t indices = load_u16(span + 2 + 2 * lane);
     const std::uint32_t high = static_cast<std::uint32_t>(span[66 + lane / 4])

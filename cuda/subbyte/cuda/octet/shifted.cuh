@@ -79,12 +79,9 @@ SUBBYTE_HD_INLINE void select_fives(std::uint32_t codes, std::uint32_t high, std
 
 /// Lane l takes pairs l / 8 % 2 and the next but one of a word: groups 4 apart.
 template <>
-struct octet<iq2_k> : octet_base<iq2_k> {
+struct octet<iq2_k> : octet_base<iq2_k, 64> {
   using quads = integer_quads<128, false>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 128 * (lane / 16) + 64 * q + 4 * (lane % 16);
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     const int h = lane / 16;
     const int p = lane / 8 % 2;
@@ -104,12 +101,9 @@ struct octet<iq2_k> : octet_base<iq2_k> {
 
 /// As iq2_k: groups 2 apart.
 template <>
-struct octet<iq2_ks> : octet_base<iq2_ks> {
+struct octet<iq2_ks> : octet_base<iq2_ks, 64> {
   using quads = integer_quads<128, false>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 128 * (lane / 16) + 64 * q + 4 * (lane % 16);
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane,
                                                     half row_scale) noexcept {
     const int h = lane / 16;
@@ -131,12 +125,9 @@ struct octet<iq2_ks> : octet_base<iq2_ks> {
 
 /// As iq2_k, and of word l % 8 of the high bits those two that belong to it.
 template <>
-struct octet<iq3_k> : octet_base<iq3_k> {
+struct octet<iq3_k> : octet_base<iq3_k, 64> {
   using quads = integer_quads<128, false>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 128 * (lane / 16) + 64 * q + 4 * (lane % 16);
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     const int h = lane / 16;
     const int p = lane / 8 % 2;
@@ -161,12 +152,9 @@ struct octet<iq3_k> : octet_base<iq3_k> {
 
 /// As iq2_ks, and of word l % 8 of the high bits those two that belong to it.
 template <>
-struct octet<iq3_ks> : octet_base<iq3_ks> {
+struct octet<iq3_ks> : octet_base<iq3_ks, 64> {
   using quads = integer_quads<128, false>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 128 * (lane / 16) + 64 * q + 4 * (lane % 16);
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane,
                                                     half row_scale) noexcept {
     const int h = lane / 16;
@@ -190,12 +178,9 @@ struct octet<iq3_ks> : octet_base<iq3_ks> {
 /// Lane l takes word l of the codes: four weights of group 2 (l / 4) in the low nibbles, four of
 /// the next in the high ones.
 template <>
-struct octet<iq4_k> : octet_base<iq4_k> {
+struct octet<iq4_k> : octet_base<iq4_k, 16> {
   using quads = integer_quads<128, false>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 32 * (lane / 4) + 16 * q + 4 * (lane % 4);
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     const int pair = lane / 4;
     const float d = load_half(span);
@@ -221,12 +206,9 @@ struct octet<iq4_k> : octet_base<iq4_k> {
 
 /// As iq4_k; both runs are of group l / 4.
 template <>
-struct octet<iq4_ks> : octet_base<iq4_ks> {
+struct octet<iq4_ks> : octet_base<iq4_ks, 16> {
   using quads = integer_quads<128, false>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 32 * (lane / 4) + 16 * q + 4 * (lane % 4);
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane,
                                                     f32_scale row_scale) noexcept {
     const std::uint32_t scale = span[lane / 4];
@@ -239,12 +221,9 @@ struct octet<iq4_ks> : octet_base<iq4_ks> {
 
 /// As iq4_ks; the lowest bits of the eight 16-bit words of a group are its scale byte.
 template <>
-struct octet<iq4_kss> : octet_base<iq4_kss> {
+struct octet<iq4_kss> : octet_base<iq4_kss, 16> {
   using quads = integer_quads<128, false>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 32 * (lane / 4) + 16 * q + 4 * (lane % 4);
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane,
                                                     f32_scale row_scale) noexcept {
     std::uint32_t bits = 0;
@@ -264,12 +243,9 @@ struct octet<iq4_kss> : octet_base<iq4_kss> {
 /// Lane l takes word l of the low bits, and of word l % 8 of the fifth bits those two that belong
 /// to it: groups 2 apart.
 template <>
-struct octet<iq5_k> : octet_base<iq5_k> {
+struct octet<iq5_k> : octet_base<iq5_k, 32> {
   using quads = integer_quads<128, false>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 64 * (lane / 8) + 32 * q + 4 * (lane % 8);
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     const int k = lane / 8;
     const int part = lane / 4 % 2;
@@ -292,12 +268,9 @@ struct octet<iq5_k> : octet_base<iq5_k> {
 
 /// As iq5_k: groups 2 (l / 8) and the next.
 template <>
-struct octet<iq5_ks> : octet_base<iq5_ks> {
+struct octet<iq5_ks> : octet_base<iq5_ks, 32> {
   using quads = integer_quads<128, false>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 64 * (lane / 8) + 32 * q + 4 * (lane % 8);
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane,
                                                     f32_scale row_scale) noexcept {
     const std::uint32_t scales = load_u16(span + 2 * (lane / 8));
@@ -314,12 +287,9 @@ struct octet<iq5_ks> : octet_base<iq5_ks> {
 /// Lane l takes weights 8 l and up, of group l / 2: a nibble of two words of low bits, a pair of
 /// two of high bits. Levels are no integers.
 template <>
-struct octet<iq6_k> : octet_base<iq6_k> {
+struct octet<iq6_k> : octet_base<iq6_k, 4> {
   using quads = float_quads;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 8 * lane + 4 * q;
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     const int r = lane / 4 % 4;
     const std::uint8_t* low_bits = span + 20 + 32 * (lane / 8) + 8 * (lane % 4);

@@ -40,12 +40,9 @@ SUBBYTE_HD_INLINE void scale_by_pairs(const std::uint8_t* block, int k, Quads& o
 
 /// Lane l takes, of word l % 8 of half l / 16 of the codes, pairs 2 (l / 8 % 2) and the next.
 template <>
-struct octet<q2_k> : octet_base<q2_k> {
+struct octet<q2_k> : octet_base<q2_k, 32> {
   using quads = integer_quads<0, true>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 64 * (lane / 8) + 32 * q + 4 * (lane % 8);
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     const int h = lane / 16;
     const int p = lane / 8 % 2;
@@ -67,12 +64,9 @@ struct octet<q2_k> : octet_base<q2_k> {
 
 /// As q2_k, and of word l % 8 of the high bits those two that belong to it.
 template <>
-struct octet<q3_k> : octet_base<q3_k> {
+struct octet<q3_k> : octet_base<q3_k, 32> {
   using quads = integer_quads<4, false>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 64 * (lane / 8) + 32 * q + 4 * (lane % 8);
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     const int h = lane / 16;
     const int p = lane / 8 % 2;
@@ -99,12 +93,9 @@ struct octet<q3_k> : octet_base<q3_k> {
 /// Lane l takes word l of the codes: four weights of group 2 (l / 8) in the low nibbles, four of
 /// the group after it in the high ones.
 template <>
-struct octet<q4_k> : octet_base<q4_k> {
+struct octet<q4_k> : octet_base<q4_k, 32> {
   using quads = integer_quads<0, true>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 64 * (lane / 8) + 32 * q + 4 * (lane % 8);
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     const std::uint32_t codes = word(span + 16 + 4 * lane);
     quads out{{low_nibbles(codes), low_nibbles(codes >> 4)}, {}, {}};
@@ -115,12 +106,9 @@ struct octet<q4_k> : octet_base<q4_k> {
 
 /// As q4_k, and of word l % 8 of the fifth bits those two that belong to it.
 template <>
-struct octet<q5_k> : octet_base<q5_k> {
+struct octet<q5_k> : octet_base<q5_k, 32> {
   using quads = integer_quads<0, true>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 64 * (lane / 8) + 32 * q + 4 * (lane % 8);
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     const std::uint32_t high = word(span + 16 + 4 * (lane % 8)) >> (2 * (lane / 8));
     const std::uint32_t low = word(span + 48 + 4 * lane);
@@ -135,12 +123,9 @@ struct octet<q5_k> : octet_base<q5_k> {
 
 /// Lane l takes a word of the low bits, and of the word of high bits those that belong to it.
 template <>
-struct octet<q6_k> : octet_base<q6_k> {
+struct octet<q6_k> : octet_base<q6_k, 64> {
   using quads = integer_quads<32, false>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 128 * (lane / 16) + 64 * q + 4 * (lane % 16);
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     // Half h of the block: weights 32 r + i of it have their low bits in nibble r / 2 of byte
     // 32 (r % 2) + i, their high bits in pair r of byte i.
@@ -164,12 +149,9 @@ struct octet<q6_k> : octet_base<q6_k> {
 
 /// Consecutive lanes read consecutive words.
 template <>
-struct octet<q8_k> : octet_base<q8_k> {
+struct octet<q8_k> : octet_base<q8_k, 128> {
   using quads = integer_quads<128, false>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 128 * q + 4 * lane;
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     const float d = bit_cast<float>(word(span));
     return {{word(span + 4 + first(lane, 0)) ^ 0x80808080U,

@@ -14,12 +14,9 @@ namespace cuda {
 
 /// Lane l takes byte l % 16 of the codes of block l / 16: levels -1 and 1 are 2 bit - 1.
 template <>
-struct octet<q1_0> : octet_base<q1_0> {
+struct octet<q1_0> : octet_base<q1_0, 4> {
   using quads = integer_quads<1, false>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 8 * lane + 4 * q;
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     const std::uint8_t* block = span + lane / 16 * static_cast<int>(sizeof(q1_0));
     const float d = load_half(block);
@@ -30,12 +27,9 @@ struct octet<q1_0> : octet_base<q1_0> {
 
 /// Lane l takes bytes 2 (l % 8) and the next of the codes of block l / 8.
 template <>
-struct octet<q2_0> : octet_base<q2_0> {
+struct octet<q2_0> : octet_base<q2_0, 4> {
   using quads = integer_quads<1, false>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 8 * lane + 4 * q;
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     const std::uint8_t* block = span + lane / 8 * static_cast<int>(sizeof(q2_0));
     const float d = load_half(block);
@@ -56,12 +50,9 @@ struct octet<q2_0> : octet_base<q2_0> {
 /// Runs of four weights are digits of four consecutive bytes: eight words have the first 40 runs,
 /// four words the next 20, the last word 4.
 template <>
-struct octet<tq1_0> : octet_base<tq1_0> {
+struct octet<tq1_0> : octet_base<tq1_0, 128> {
   using quads = integer_quads<1, false>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 128 * q + 4 * lane;
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     const float d = load_half(span + 52);
     // Run 32 + lane. Four lanes at a time: two times the fifth digits of four of the eight words,
@@ -83,12 +74,9 @@ struct octet<tq1_0> : octet_base<tq1_0> {
 
 /// Lane l takes, of word l % 8 of half l / 16 of the codes, pairs 2 (l / 8 % 2) and the next.
 template <>
-struct octet<tq2_0> : octet_base<tq2_0> {
+struct octet<tq2_0> : octet_base<tq2_0, 32> {
   using quads = integer_quads<1, false>;
 
-  [[nodiscard]] SUBBYTE_HD_INLINE static constexpr int first(int lane, int q) noexcept {
-    return 64 * (lane / 8) + 32 * q + 4 * (lane % 8);
-  }
   [[nodiscard]] SUBBYTE_HD_INLINE static quads load(const std::uint8_t* span, int lane) noexcept {
     const float d = load_half(span + 64);
     const std::uint32_t codes =

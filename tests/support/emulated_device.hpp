@@ -114,7 +114,7 @@ class emulated_block {
     if (posix_memalign(&p, 16, static_cast<std::size_t>(bytes > 0 ? bytes : 1)) != 0) {
       device_fault("no memory");
     }
-    std::memset(p, 0xCD, static_cast<std::size_t>(bytes));
+    std::memset(p, 0xFF, static_cast<std::size_t>(bytes));
     return std::unique_ptr<std::uint8_t, freed>(static_cast<std::uint8_t*>(p));
   }
 
@@ -222,7 +222,7 @@ inline void emulated_thread::begin_copy(std::uint8_t* to, const std::uint8_t* fr
       (reinterpret_cast<std::uintptr_t>(to) | reinterpret_cast<std::uintptr_t>(from)) %
       static_cast<std::uintptr_t>(bytes);
   if (unaligned != 0) device_fault("a misaligned copy");
-  std::memset(to, 0xA5, static_cast<std::size_t>(bytes));
+  std::memset(to, 0xFF, static_cast<std::size_t>(bytes));
   block_->current_->open.push_back({to, from, bytes});
 }
 inline void emulated_thread::commit_copies() const {

@@ -199,7 +199,7 @@ class integer_activations {
 /// x -> codes and scales: a warp per 32 elements.
 struct quantize_activations_kernel {
   static constexpr int warps = 4;
-  static constexpr int resident_blocks = 16;
+  static constexpr int resident_blocks = 12;
   static constexpr int threads = warps * warp_lanes;
   static constexpr int shared_bytes = 0;
 

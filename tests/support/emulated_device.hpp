@@ -150,19 +150,23 @@ class emulated_block {
     std::mt19937 order(static_cast<unsigned>(block_));
     std::vector<std::size_t> turn(fibers_.size());
     for (std::size_t i = 0; i < turn.size(); ++i) turn[i] = i;
-    for (bool left = true; left;) {
+    bool left = true;
+    for (int round = 0; left; ++round) {
       for (std::size_t i = turn.size(); i > 1; --i) std::swap(turn[i - 1], turn[order() % i]);
+      // Warps stay behind one another by some rounds; in every fourth all take part.
+      const auto awake = round % 4 == 3 ? ~0U : static_cast<unsigned>(order());
       left = false;
       moved_ = false;
       for (const std::size_t i : turn) {
         fiber& f = *fibers_[i];
         if (f.done) continue;
+        left = true;
+        if ((awake >> (f.index / 32) & 1U) == 0) continue;
         current_ = &f;
         resume(f);
         if (f.done) moved_ = true;
-        left = left || !f.done;
       }
-      if (left && !moved_) device_fault("a barrier that not all threads reach");
+      if (left && !moved_ && awake == ~0U) device_fault("a barrier that not all threads reach");
     }
   }
 

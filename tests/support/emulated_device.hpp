@@ -150,23 +150,24 @@ class emulated_block {
     std::mt19937 order(static_cast<unsigned>(block_));
     std::vector<std::size_t> turn(fibers_.size());
     for (std::size_t i = 0; i < turn.size(); ++i) turn[i] = i;
-    bool left = true;
-    for (int round = 0; left; ++round) {
+    // One warp falls behind: it takes a turn only when the others cannot go on without it.
+    const auto behind = static_cast<int>(order() % (warps_.size() + 1));
+    bool waits = true;
+    for (bool left = true; left;) {
       for (std::size_t i = turn.size(); i > 1; --i) std::swap(turn[i - 1], turn[order() % i]);
-      // Warps stay behind one another by some rounds; in every fourth all take part.
-      const auto awake = round % 4 == 3 ? ~0U : static_cast<unsigned>(order());
       left = false;
       moved_ = false;
       for (const std::size_t i : turn) {
         fiber& f = *fibers_[i];
         if (f.done) continue;
         left = true;
-        if ((awake >> (f.index / 32) & 1U) == 0) continue;
+        if (waits && f.index / 32 == behind) continue;
         current_ = &f;
         resume(f);
         if (f.done) moved_ = true;
       }
-      if (left && !moved_ && awake == ~0U) device_fault("a barrier that not all threads reach");
+      if (left && !moved_ && !waits) device_fault("a barrier that not all threads reach");
+      waits = moved_;
     }
   }
 

@@ -233,6 +233,7 @@ class products {
         sum += product;
         magnitude += std::abs(product);
       }
+      // A gate, not a bound: the proposals may add partial sums in 16 bits, in any order.
       if (!(std::abs(y - sum) <= std::abs(sum) / 128 + magnitude * 1e-3)) {
         return "y[" + std::to_string(i) + "][" + std::to_string(j) + "] is " + std::to_string(y) +
                ", not " + std::to_string(sum);

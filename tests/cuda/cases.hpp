@@ -9,6 +9,7 @@
 #include <utility>  // std::declval
 #include <vector>
 
+#include "cuda/bounds.hpp"
 #include "cuda/machines.hpp"
 #include "subbyte/cuda/dequantize.cuh"
 #include "subbyte/cuda/gemv.cuh"
@@ -71,14 +72,6 @@ constexpr bool is_row_scaled = row_scaled_format<F>;
 template <class F>
 using view_of =
     std::conditional_t<is_row_scaled<F>, row_scaled_matrix_view<F>, block_matrix_view<F>>;
-
-/// Every decoded weight of the host's view, row-major.
-template <class View>
-std::vector<float> decoded(const View& w) {
-  std::vector<float> out(static_cast<std::size_t>(w.rows() * w.cols()));
-  for (index_t r = 0; r < w.rows(); ++r) w.decode_row(r, 0, w.cols(), out.data() + r * w.cols());
-  return out;
-}
 
 template <class T>
 T host_rounded(float v) {
@@ -150,45 +143,6 @@ void check_get_rows(const machine& on, const View& host, cuda::device_view<View>
   check_rows(out.read(), host.cols(), wanted, decoded(host), host.rows(), host.cols());
 }
 
-/// |scale level| + |offset| of every weight, as the lanes hold it: what the bounds of products with
-/// float and integer x are made of. The lanes' own test is octet.cpp.
-template <class View>
-std::vector<double> magnitudes(const View& host) {
-  using reader = cuda::matrix_reader<View>;
-  const reader source(host);
-  std::vector<double> out(static_cast<std::size_t>(host.rows() * host.cols()));
-  for (index_t r = 0; r < host.rows(); ++r) {
-    for (int k0 = 0; k0 < source.cols(); k0 += cuda::span_weights) {
-      alignas(16) std::uint8_t span[reader::span_bytes] = {};
-      const index_t at = k0 / cuda::span_weights * reader::span_bytes;
-      const index_t left = source.row_bytes() - at;
-      std::memcpy(span, source.row(r) + at,
-                  static_cast<std::size_t>(left < reader::span_bytes ? left : reader::span_bytes));
-      for (int lane = 0; lane < cuda::warp_lanes; ++lane) {
-        const auto quads = source.load(span, r, k0, lane);
-        for (int q = 0; q < 2; ++q) {
-          for (int i = 0; i < 4; ++i) {
-            const index_t k = k0 + reader::first(lane, q) + i;
-            if (k >= host.cols()) continue;
-            double size = 0;
-            if constexpr (requires { quads.bytes; }) {
-              const int level = static_cast<int>(quads.bytes[q] >> (8 * i) & 0xFF) - quads.bias;
-              size = std::fabs(static_cast<double>(quads.scale[q]) * level);
-              if (quads.has_offset) size += std::fabs(static_cast<double>(quads.offset[q]));
-            } else {
-              size = std::fabs(static_cast<double>(quads.scale) *
-                               static_cast<double>(quads.level[q][i]));
-            }
-            const index_t column = source.order() != nullptr ? source.order()[k] : k;
-            out[static_cast<std::size_t>(r * host.cols() + column)] = size;
-          }
-        }
-      }
-    }
-  }
-  return out;
-}
-
 /// y against a product in double of the decoded weights; `extra` is the relative error that every
 /// product has besides the roundings of the sum, `absolute` that of a product of levels.
 template <class View, class X>
@@ -203,7 +157,8 @@ void check_products(const std::vector<float>& y, index_t pitch, const View& host
   for (index_t i = 0; i < m; ++i) {
     for (index_t r = 0; r < host.rows(); ++r) {
       double exact = 0;
-      double bound = 1e-36;  // products below the normal floats
+      // What lies below the normal floats rounds by 2^-149, at most 2^28 times.
+      double bound = std::ldexp(1.0, -121);
       for (std::size_t k = 0; k < cols; ++k) {
         const double activation = x[static_cast<std::size_t>(i) * cols + k];
         exact += activation * static_cast<double>(w[static_cast<std::size_t>(r) * cols + k]);
@@ -271,7 +226,8 @@ void check_gemv(const machine& on, const View& host, cuda::device_view<View> dev
                cuda::device_tensor_view<half, 2, row_pitched>(
                    tensor_view<half, 2, row_pitched>(xh.data(), {m, k}, {x_pitch})),
                y_view(yh));
-    // Two roundings of halves for each product; normal x and levels of at least 1/8 stay normal.
+    // Two roundings of halves for each product, and the square of one; the few products that are
+    // no normal halves are lost among the others.
     check_products<View, cuda::half_activations>(yh.read(), y_pitch, host, dense, m,
                                                  2.01 * std::ldexp(1.0, -11));
 
@@ -296,6 +252,7 @@ void check_gemv(const machine& on, const View& host, cuda::device_view<View> dev
           continue;
         }
         const float v = dense[static_cast<std::size_t>(i * k + j)];
+        // Half a step, and what the quotient of at most 127 rounds by.
         if (!(std::fabs(static_cast<double>(v) - static_cast<double>(scale) * code) <=
               0.5001 * static_cast<double>(scale))) {
           FAIL("x " << i << ", " << j << ": " << v << " is " << code << " x " << scale);

@@ -32,8 +32,9 @@ struct gemv_kernel {
   static constexpr int stage_bytes = together * staged_bytes(piece_bytes);
   static constexpr int warps = 4;
   /// Blocks of a multiprocessor that the registers are meant for.
-  static constexpr int resident_blocks =
-      M == 8 ? 2 : (M == 4 ? 3 : 6) + (integer_levels<View> ? (M == 4 ? 1 : 2) : 0);
+  static constexpr int resident_blocks = M == 8   ? 2
+                                         : M == 4 ? (integer_levels<View> ? 4 : 3)
+                                                  : (integer_levels<View> ? 8 : 6);
   static constexpr int threads = warps * warp_lanes;
   static constexpr int stages = stage_bytes > 4096 ? 2 : 3;
   static constexpr int shared_bytes = warps * stages * stage_bytes;

@@ -6,7 +6,7 @@
 #
 # part              compiler          -m flags       what
 # format, floors    -                 -              style, include floors, third-party includes
-# dev_build, _tests g++ -Og and -O0   none           every test, header, example, benchmark
+# dev_build, _tests g++ -Og and -O0   none           every test, example, benchmark
 # cuda              nvcc              sm_80, sm_90a  every kernel; run where a GPU is, else skipped
 # asan_ubsan        clang 19          none           memory, conversions, files, under both sanitizers
 # clang             clang 14          none           every header alone, with and without exceptions
@@ -22,10 +22,11 @@
 # tidy              clang-tidy 14     none           the umbrellas
 #
 # By day products are tested with eleven formats, one of each kind of decoding. At night: products of
-# all, every test optimized, under both sanitizers, with both clangs, with AVX-512 and on aarch64;
-# every header with clang 19; formats with AVX2; every test with -fno-exceptions that can be; damaged
-# files at every byte; golden_matrix in every combination; FetchContent, vcpkg and Conan; two units
-# with other flags in one program; an hour of fuzzing, or SUBBYTE_FUZZ_SECONDS for each target.
+# all, every test optimized and without precompiled headers, under both sanitizers, with both clangs,
+# with AVX-512 and on aarch64; every header with g++ and clang 19; formats with AVX2; every test with
+# -fno-exceptions that can be; damaged files at every byte; golden_matrix in every combination;
+# FetchContent, vcpkg and Conan; two units with other flags in one program; an hour of fuzzing, or
+# SUBBYTE_FUZZ_SECONDS for each target.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
@@ -112,9 +113,9 @@ part_consumers() { consumers '^consumers\.(find_package|add_subdirectory|include
 part_nightly_consumers() { consumers '^consumers\.'; }
 part_compile_time() { tests/compile_time/measure.py --runs 1 --json build/compile_time.json; }
 part_tidy() {
-  configure dev || return 1
-  printf 'build/dev/tests/headers/%s.hpp.cpp\n' subbyte cpu io calibrate |
-    xargs -P "$jobs" -n 1 clang-tidy --quiet -p build/dev
+  configure clang || return 1
+  printf 'build/clang/tests/headers/%s.hpp.cpp\n' subbyte cpu io calibrate |
+    xargs -P "$jobs" -n 1 clang-tidy --quiet -p build/clang
 }
 
 part_nightly_suite() { suite nightly; } # with the slow tests and the checks of the tree

@@ -56,19 +56,21 @@ struct block_places {
   index_t kept = 0;
   index_t row[most_kept_places];
   index_t block[most_kept_places];
+  const char* what[most_kept_places];  // of this block in particular; or null
 
   SUBBYTE_INLINE block_places() noexcept {}
-  SUBBYTE_INLINE void add(index_t r, index_t b) noexcept {
+  SUBBYTE_INLINE void add(index_t r, index_t b, const char* w) noexcept {
     ++count;
     if (kept == most_kept_places) return;
     row[kept] = r;
     block[kept] = b;
+    what[kept] = w;
     ++kept;
   }
   /// Those of later rows.
   SUBBYTE_INLINE void append(const block_places& later) noexcept {
     const index_t total = count + later.count;
-    for (index_t i = 0; i < later.kept; ++i) add(later.row[i], later.block[i]);
+    for (index_t i = 0; i < later.kept; ++i) add(later.row[i], later.block[i], later.what[i]);
     count = total;
   }
 };
@@ -89,10 +91,11 @@ struct value_scan {
   }
 };
 
-/// Weights of one block, `block` of row r, whose scales are finite or not.
+/// Weights of one block, `block` of row r; what is Inf or NaN among its scales, or null.
 template <class Arch>
-void scan_weights(const float* w, index_t n, index_t r, index_t block, bool finite, float limit,
-                  value_scan& scan) noexcept {
+void scan_weights(const float* w, index_t n, index_t r, index_t block, const char* bad_scale,
+                  float limit, value_scan& scan) noexcept {
+  bool finite = bad_scale == nullptr;
   float largest = 0;
   for (index_t i = 0; i < n; ++i) {
     const std::uint32_t magnitude = bit_cast<std::uint32_t>(w[i]) & 0x7FFFFFFFU;
@@ -106,15 +109,23 @@ void scan_weights(const float* w, index_t n, index_t r, index_t block, bool fini
   if (largest != 0 || !finite) scan.any_nonzero = true;
   if (largest > scan.largest) scan.largest = largest;
   if (!finite) {
-    scan.not_finite.add(r, block);
+    scan.not_finite.add(r, block, bad_scale);
   } else if (largest > limit) {
-    scan.too_large.add(r, block);
+    scan.too_large.add(r, block, nullptr);
   }
 }
 
-/// scan_rows(first, count, scan) over all rows, in pieces that depend on their number alone.
-template <class Arch, class ScanRows>
-value_scan scan_all_rows(index_t rows, executor_ref ex, const ScanRows& scan_rows) {
+/// A matrix of any type, for a scan that is compiled once for all of them: scan() of `count` rows
+/// from `first` on.
+struct row_scanner {
+  const void* matrix;
+  void (*scan)(const void* matrix, index_t first, index_t count, float limit,
+               value_scan& scan) noexcept;
+};
+
+/// All rows, in pieces that depend on their number alone.
+template <class Arch>
+value_scan scan_all_rows(row_scanner scanner, index_t rows, float limit, executor_ref ex) {
   constexpr index_t most_pieces = 64;
   const index_t piece = rows > most_pieces ? ceil_div(rows, most_pieces) : 1;
   const index_t pieces = ceil_div(rows, piece);
@@ -123,7 +134,7 @@ value_scan scan_all_rows(index_t rows, executor_ref ex, const ScanRows& scan_row
     for (index_t p = begin; p < end; ++p) {
       const index_t first = p * piece;
       const index_t count = rows - first < piece ? rows - first : piece;
-      scan_rows(first, count, scans[static_cast<std::size_t>(p)]);
+      scanner.scan(scanner.matrix, first, count, limit, scans[static_cast<std::size_t>(p)]);
     }
   });
   value_scan all;
@@ -167,15 +178,15 @@ template <class Arch>
   return text;
 }
 
-/// message(row, block) for each place that is kept.
-template <class Arch, class Message>
+/// One finding for each place that is kept; `otherwise` where the place does not say what is wrong.
+template <class Arch>
 void report_places(const block_places& places, std::string_view name,
-                   const value_check_options& options, const Message& message,
+                   const value_check_options& options, const std::string& otherwise,
                    std::vector<basic_finding<Arch>>& out) {
   index_t limit = options.findings_per_tensor < 1 ? 1 : options.findings_per_tensor;
   if (limit > places.kept) limit = places.kept;
   for (index_t i = 0; i < limit; ++i) {
-    std::string text = message(places.row[i], places.block[i]);
+    std::string text = places.what[i] != nullptr ? places.what[i] : otherwise;
     if (i + 1 == limit && places.count > limit) {
       text += "; " + std::to_string(places.count) + " such blocks in all";
     }
@@ -183,16 +194,15 @@ void report_places(const block_places& places, std::string_view name,
   }
 }
 
+/// `not_finite`: what is wrong with a block whose scales are finite, but not all of its weights.
 template <class Arch>
-void report_scan(const value_scan& scan, std::string_view name, const value_check_options& options,
-                 std::vector<basic_finding<Arch>>& out) {
-  report_places<Arch>(
-      scan.too_large, name, options,
-      [&](index_t, index_t) {
-        return "a magnitude above " + float_text<Arch>(options.largest) +
-               ", the largest of the tensor is " + float_text<Arch>(scan.largest);
-      },
-      out);
+void report_scan(const value_scan& scan, const std::string& not_finite, std::string_view name,
+                 const value_check_options& options, std::vector<basic_finding<Arch>>& out) {
+  report_places<Arch>(scan.not_finite, name, options, not_finite, out);
+  report_places<Arch>(scan.too_large, name, options,
+                      "a magnitude above " + float_text<Arch>(options.largest) +
+                          ", the largest of the tensor is " + float_text<Arch>(scan.largest),
+                      out);
   if (scan.any_weight && !scan.any_nonzero) {
     out.push_back({false, printable<Arch>(name), -1, -1, "every weight is zero"});
   }
@@ -211,6 +221,24 @@ template <class F>
   return scale - scale != 0 ? "the row's scale is Inf or NaN" : nullptr;
 }
 
+template <class View, class Arch>
+struct rows_of {
+  static void scan(const void* matrix, index_t first, index_t count, float limit,
+                   value_scan& scan) noexcept {
+    using F = typename View::format;
+    const View& w = *static_cast<const View*>(matrix);
+    for (index_t r = first; r < first + count; ++r) {
+      for (index_t b = 0; b < w.blocks_per_row(); ++b) {
+        float values[static_cast<std::size_t>(F::block_size)];
+        const index_t left = w.cols() - b * F::block_size;
+        const index_t n = left < F::block_size ? left : F::block_size;
+        w.template decode_row<Arch>(r, b * F::block_size, n, values);
+        scan_weights<Arch>(values, n, r, b, bad_field_at(w, r, b), limit, scan);
+      }
+    }
+  }
+};
+
 }  // namespace detail
 
 /// Adds what is wrong with the blocks of a matrix, in the order of its rows: blocks that decode to
@@ -220,7 +248,7 @@ template <class F>
 /// w: a block_matrix_view or a row_scaled_matrix_view.
 ///
 /// Numerics  the same findings for any executor.
-/// Cost      decodes every block once; no memory beyond the findings and 64 times 600 bytes.
+/// Cost      decodes every block once; no memory beyond the findings and 64 times 816 bytes.
 /// Throws    what the executor throws.
 /// Source    the first rule is that of ggml_validate_row_data, src/ggml-quants.c at d99724f2, which
 ///           looks at the stored scales alone.
@@ -228,29 +256,11 @@ template <class View, class Arch = arch::native>
 requires requires { typename View::format; }
 void check_values(const View& w, std::string_view name, std::vector<basic_finding<Arch>>& out,
                   const value_check_options& options = {}, executor_ref ex = serial) {
-  using F = typename View::format;
   const detail::value_scan scan = detail::scan_all_rows<Arch>(
-      w.rows(), ex, [&](index_t first, index_t count, detail::value_scan& piece) noexcept {
-        for (index_t r = first; r < first + count; ++r) {
-          for (index_t b = 0; b < w.blocks_per_row(); ++b) {
-            float values[static_cast<std::size_t>(F::block_size)];
-            const index_t left = w.cols() - b * F::block_size;
-            const index_t n = left < F::block_size ? left : F::block_size;
-            w.template decode_row<Arch>(r, b * F::block_size, n, values);
-            detail::scan_weights<Arch>(values, n, r, b, detail::bad_field_at(w, r, b) == nullptr,
-                                       options.largest, piece);
-          }
-        }
-      });
-  detail::report_places<Arch>(
-      scan.not_finite, name, options,
-      [&](index_t row, index_t block) -> std::string {
-        const char* const field = detail::bad_field_at(w, row, block);
-        if (field != nullptr) return field;
-        return F::block_size == 1 ? "the weight is Inf or NaN" : "weights are Inf or NaN";
-      },
-      out);
-  detail::report_scan<Arch>(scan, name, options, out);
+      {&w, &detail::rows_of<View, Arch>::scan}, w.rows(), options.largest, ex);
+  const bool blocks = View::format::block_size > 1;
+  detail::report_scan<Arch>(scan, blocks ? "weights are Inf or NaN" : "the weight is Inf or NaN",
+                            name, options, out);
 }
 
 /// The same for rows of floats that read(first, count, out) gives; the block of a finding is the
@@ -267,13 +277,10 @@ void check_values(index_t rows, index_t cols, const Read& read, std::string_view
   for (index_t r = 0; r < rows; ++r) {
     read(r, index_t{1}, row.data());
     for (index_t k = 0; k < cols; ++k) {
-      detail::scan_weights<Arch>(row.data() + k, 1, r, k, true, options.largest, scan);
+      detail::scan_weights<Arch>(row.data() + k, 1, r, k, nullptr, options.largest, scan);
     }
   }
-  detail::report_places<Arch>(
-      scan.not_finite, name, options,
-      [&](index_t, index_t) { return "the " + what + " is Inf or NaN"; }, out);
-  detail::report_scan<Arch>(scan, name, options, out);
+  detail::report_scan<Arch>(scan, "the " + what + " is Inf or NaN", name, options, out);
 }
 
 }  // namespace checkpoint

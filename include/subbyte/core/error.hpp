@@ -10,6 +10,7 @@
 #include <string_view>
 #include <utility>  // std::move
 
+#include "subbyte/core/arch.hpp"
 #include "subbyte/core/config.hpp"
 
 /// Throws its argument; without exceptions prints its what() and aborts.
@@ -60,8 +61,9 @@ class error : public std::runtime_error {
 };
 
 /// Throws error{code, subject, message}; prints and aborts under -fno-exceptions.
-[[noreturn]] SUBBYTE_INLINE void throw_error(errc code, std::string subject,
-                                             const std::string& message) {
+template <class Arch = arch::native>
+[[noreturn, gnu::cold, gnu::noinline]] void throw_error(errc code, std::string subject,
+                                                        const std::string& message) {
   SUBBYTE_THROW(error(code, std::move(subject), message));
 }
 

@@ -533,7 +533,13 @@ class metadata_entry {
   template <class T, class Arch = arch::native>
   [[nodiscard]] SUBBYTE_INLINE T get() const {
     const std::optional<T> value = try_get<T>();
-    if (!value) throw_mismatch<T, Arch>();
+    if (!value) {
+      if constexpr (detail::is_array_view<T>) {
+        throw_mismatch<Arch>("an array of ", value_type_of<typename T::value_type>());
+      } else {
+        throw_mismatch<Arch>("", value_type_of<T>());
+      }
+    }
     return *value;
   }
 
@@ -545,20 +551,13 @@ class metadata_entry {
     return detail::exactly<T>(stored);
   }
 
-  template <class T, class Arch>
-  [[noreturn]] void throw_mismatch() const {
-    std::string wanted;
-    if constexpr (detail::is_array_view<T>) {
-      wanted =
-          std::string("an array of ") + value_type_name(value_type_of<typename T::value_type>());
-    } else {
-      wanted = value_type_name(value_type_of<T>());
-    }
+  template <class Arch>
+  [[noreturn]] void throw_mismatch(const char* container, value_type wanted) const {
     std::string found = value_type_name(type_);
     if (type_ == value_type::array) found += std::string(" of ") + value_type_name(element_);
     throw_error(errc::bad_metadata, printable<Arch>(key_),
-                "the value is " + found + " and cannot be read as " + wanted +
-                    " without a change of value");
+                "the value is " + found + " and cannot be read as " + container +
+                    value_type_name(wanted) + " without a change of value");
   }
 
   std::string_view key_;
@@ -607,33 +606,11 @@ class basic_tensor {
   [[nodiscard]] view_of<F> as() const {
     static_assert(
         requires { F::gguf_type; }, "F has no gguf_type: GGUF has no id for it");
-    if (type_ != F::gguf_type) {
-      throw_error(errc::unsupported_format, printable<Arch>(name_),
-                  "the type is " + type_text() + ", not " + F::name);
-    }
-    const std::span<const std::uint8_t> stored = bytes();
-    if (cols() % F::block_size != 0) {
-      throw_error(errc::bad_shape, printable<Arch>(name_),
-                  std::to_string(cols()) + " columns, " + F::name + " needs a multiple of " +
-                      std::to_string(F::block_size));
-    }
-    const std::optional<index_t> needed = stored_bytes(tensor_type_of<F>(), size(), cols());
-    if (!needed || *needed > size_bytes_) {
-      throw_error(errc::bad_shape, printable<Arch>(name_),
-                  std::to_string(size_bytes_) + " bytes are too few for " + std::to_string(size()) +
-                      " weights as " + F::name);
-    }
-    const std::size_t misplaced = reinterpret_cast<std::uintptr_t>(stored.data()) % alignof(F);
-    if (misplaced != 0) {
-      throw_error(errc::bad_metadata, printable<Arch>(name_),
-                  "the data lie " + std::to_string(misplaced) + " bytes past a multiple of " +
-                      std::to_string(alignof(F)) + ", which " + F::name +
-                      " needs; copy bytes() to read them");
-    }
+    const std::uint8_t* const data = data_as(F::gguf_type, tensor_type_of<F>(), alignof(F));
     if constexpr (row_scaled_format<F>) {
-      return {stored.data(), rows(), cols()};
+      return {data, rows(), cols()};
     } else {
-      return {reinterpret_cast<const F*>(stored.data()), rows(), cols()};
+      return {reinterpret_cast<const F*>(data), rows(), cols()};
     }
   }
 
@@ -662,6 +639,35 @@ class basic_tensor {
  private:
   template <class>
   friend class basic_file;
+
+  // The checks of as(), once for all formats.
+  [[nodiscard]] const std::uint8_t* data_as(std::uint32_t id, const tensor_type& wanted,
+                                            std::size_t alignment) const {
+    if (type_ != id) {
+      throw_error(errc::unsupported_format, printable<Arch>(name_),
+                  "the type is " + type_text() + ", not " + wanted.name);
+    }
+    const std::span<const std::uint8_t> stored = bytes();
+    if (cols() % wanted.block_size != 0) {
+      throw_error(errc::bad_shape, printable<Arch>(name_),
+                  std::to_string(cols()) + " columns, " + wanted.name + " needs a multiple of " +
+                      std::to_string(wanted.block_size));
+    }
+    const std::optional<index_t> needed = stored_bytes(wanted, size(), cols());
+    if (!needed || *needed > size_bytes_) {
+      throw_error(errc::bad_shape, printable<Arch>(name_),
+                  std::to_string(size_bytes_) + " bytes are too few for " + std::to_string(size()) +
+                      " weights as " + wanted.name);
+    }
+    const std::size_t misplaced = reinterpret_cast<std::uintptr_t>(stored.data()) % alignment;
+    if (misplaced != 0) {
+      throw_error(errc::bad_metadata, printable<Arch>(name_),
+                  "the data lie " + std::to_string(misplaced) + " bytes past a multiple of " +
+                      std::to_string(alignment) + ", which " + wanted.name +
+                      " needs; copy bytes() to read them");
+    }
+    return stored.data();
+  }
 
   [[nodiscard]] std::string type_text() const {
     const char* const known = find_tensor_type(type_).name;

@@ -2,9 +2,8 @@
 /// A quantized matrix stored as rows of blocks: a view of bytes that live elsewhere, and an owner.
 #pragma once
 
-#include <cstring>  // std::memcpy, std::memset
+#include <cstring>  // std::memcpy
 #include <limits>
-#include <new>  // aligned operator new
 #include <string>
 #include <utility>  // std::exchange
 
@@ -12,6 +11,7 @@
 #include "subbyte/core/expects.hpp"
 #include "subbyte/format/concepts.hpp"
 #include "subbyte/fwd.hpp"
+#include "subbyte/matrix/storage.hpp"
 
 namespace subbyte {
 inline namespace SUBBYTE_ABI {
@@ -112,16 +112,8 @@ class block_matrix : public detail::params_of<F> {
 
   SUBBYTE_INLINE block_matrix() noexcept {}
   SUBBYTE_INLINE block_matrix(index_t rows, index_t cols) : rows_(rows), cols_(cols) {
-    const std::size_t bytes = checked_bytes(rows, cols);
-    if (bytes == 0) return;
-    blocks_ = static_cast<F*>(
-        ::operator new(bytes, static_cast<std::align_val_t>(alignment), std::nothrow));
-    if (blocks_ == nullptr) {
-      throw_error(errc::out_of_memory, F::name,
-                  "cannot allocate " + std::to_string(bytes) + " bytes for " +
-                      std::to_string(rows) + " x " + std::to_string(cols) + " weights");
-    }
-    std::memset(static_cast<void*>(blocks_), 0, bytes);
+    blocks_ = reinterpret_cast<F*>(
+        detail::allocate_matrix<Arch>(F::name, rows, cols, checked_bytes(rows, cols), alignment));
   }
   SUBBYTE_INLINE block_matrix(block_matrix&& other) noexcept
       : blocks_(std::exchange(other.blocks_, nullptr)),
@@ -215,22 +207,16 @@ class block_matrix : public detail::params_of<F> {
 
   SUBBYTE_INLINE static std::size_t checked_bytes(index_t rows, index_t cols) {
     if (rows < 0 || cols < 0) {
-      throw_error(
-          errc::bad_shape, F::name,
-          std::to_string(rows) + " x " + std::to_string(cols) + ": extents must not be negative");
+      detail::reject_matrix<Arch>(F::name, rows, cols, "extents must not be negative");
     }
     const index_t row_blocks = ceil_div(cols, F::block_size);
     const index_t limit = std::numeric_limits<index_t>::max() / static_cast<index_t>(sizeof(F));
     if (row_blocks != 0 && rows > limit / row_blocks) {
-      throw_error(errc::bad_shape, F::name,
-                  std::to_string(rows) + " x " + std::to_string(cols) +
-                      ": the size in bytes does not fit 63 bits");
+      detail::reject_matrix<Arch>(F::name, rows, cols, "the size in bytes does not fit 63 bits");
     }
     return static_cast<std::size_t>(rows * row_blocks) * sizeof(F);
   }
-  SUBBYTE_INLINE void release() noexcept {
-    ::operator delete(static_cast<void*>(blocks_), static_cast<std::align_val_t>(alignment));
-  }
+  SUBBYTE_INLINE void release() noexcept { detail::release_matrix(blocks_, alignment); }
 
   F* blocks_ = nullptr;
   index_t rows_ = 0;

@@ -3,9 +3,8 @@
 /// optional zero points and column order.
 #pragma once
 
-#include <cstring>  // std::memcpy, std::memset
+#include <cstring>  // std::memcpy
 #include <limits>
-#include <new>  // aligned operator new
 #include <string>
 #include <utility>  // std::exchange
 
@@ -15,6 +14,7 @@
 #include "subbyte/format/scale.hpp"
 #include "subbyte/fwd.hpp"
 #include "subbyte/matrix/scale_plane.hpp"
+#include "subbyte/matrix/storage.hpp"
 #include "subbyte/tensor/tensor_view.hpp"
 
 namespace subbyte {
@@ -42,6 +42,13 @@ using zero_of =
     std::conditional_t<G::zeros == zero_points::none, void,
                        std::conditional_t<G::zeros == zero_points::integer, std::uint8_t,
                                           std::conditional_t<is_nested_scale<S>, f32_scale, S>>>;
+
+template <class Arch>
+[[noreturn, gnu::cold, gnu::noinline]] void reject_group_size(index_t group_size, index_t cols) {
+  throw_error<Arch>(errc::bad_argument, "group size",
+                    std::to_string(group_size) + " for rows of " + std::to_string(cols) +
+                        "; a positive multiple of 8, or the whole row, is required");
+}
 
 }  // namespace detail
 
@@ -245,9 +252,7 @@ class planar_matrix {
   SUBBYTE_INLINE planar_matrix(index_t rows, index_t cols, planar_shape shape)
       : rows_(rows), cols_(cols) {
     if (shape.group_size <= 0 || (shape.group_size < cols && shape.group_size % 8 != 0)) {
-      throw_error(errc::bad_argument, "group size",
-                  std::to_string(shape.group_size) + " for rows of " + std::to_string(cols) +
-                      "; a positive multiple of 8, or the whole row, is required");
+      detail::reject_group_size<Arch>(shape.group_size, cols);
     }
     group_size_ = shape.group_size < cols ? shape.group_size : (cols > 0 ? cols : 1);
     memory_ = allocate();
@@ -274,9 +279,10 @@ class planar_matrix {
   SUBBYTE_INLINE ~planar_matrix() { release(); }
 
   [[nodiscard]] SUBBYTE_INLINE planar_matrix clone() const {
-    if (memory_ == nullptr) return {};
     planar_matrix copy(rows_, cols_, {group_size_});
-    std::memcpy(copy.memory_, memory_, static_cast<std::size_t>(total_bytes()));
+    if (memory_ != nullptr) {
+      std::memcpy(copy.memory_, memory_, static_cast<std::size_t>(total_bytes()));
+    }
     copy.ordered_ = ordered_;
     return copy;
   }
@@ -462,28 +468,22 @@ class planar_matrix {
   }
 
   [[nodiscard]] SUBBYTE_INLINE std::uint8_t* allocate() const {
-    const std::string shape = std::to_string(rows_) + " x " + std::to_string(cols_);
+    constexpr const char* name = "planar matrix";
     // The planes take at most 14 bytes per weight, the order 8 per column.
     constexpr index_t limit = std::numeric_limits<index_t>::max() / 32;
     if (rows_ < 0 || cols_ < 0) {
-      throw_error(errc::bad_shape, "planar matrix", shape + ": extents must not be negative");
+      detail::reject_matrix<Arch>(name, rows_, cols_, "extents must not be negative");
     }
     if (cols_ > std::numeric_limits<std::int32_t>::max() || (cols_ != 0 && rows_ > limit / cols_)) {
-      throw_error(errc::bad_shape, "planar matrix",
-                  shape + ": below 2^31 columns and 2^58 weights are required");
+      detail::reject_matrix<Arch>(name, rows_, cols_,
+                                  "below 2^31 columns and 2^58 weights are required");
     }
-    const auto bytes = static_cast<std::size_t>(total_bytes());
-    void* const memory =
-        ::operator new(bytes, static_cast<std::align_val_t>(alignment), std::nothrow);
-    if (memory == nullptr) {
-      throw_error(errc::out_of_memory, "planar matrix",
-                  "cannot allocate " + std::to_string(bytes) + " bytes for " + shape + " weights");
-    }
-    std::memset(memory, 0, bytes);
-    return static_cast<std::uint8_t*>(memory);
+    return detail::allocate_matrix<Arch>(name, rows_, cols_,
+                                         static_cast<std::size_t>(total_bytes()),
+                                         static_cast<std::size_t>(alignment));
   }
   SUBBYTE_INLINE void release() noexcept {
-    ::operator delete(static_cast<void*>(memory_), static_cast<std::align_val_t>(alignment));
+    detail::release_matrix(memory_, static_cast<std::size_t>(alignment));
   }
 
   index_t rows_ = 0;

@@ -3,9 +3,8 @@
 /// live elsewhere, and an owner.
 #pragma once
 
-#include <cstring>  // std::memcpy, std::memset
+#include <cstring>  // std::memcpy
 #include <limits>
-#include <new>  // aligned operator new
 #include <string>
 #include <utility>  // std::exchange
 
@@ -13,6 +12,7 @@
 #include "subbyte/core/expects.hpp"
 #include "subbyte/format/concepts.hpp"
 #include "subbyte/fwd.hpp"
+#include "subbyte/matrix/storage.hpp"
 
 namespace subbyte {
 inline namespace SUBBYTE_ABI {
@@ -118,15 +118,8 @@ class row_scaled_matrix {
 
   SUBBYTE_INLINE row_scaled_matrix() noexcept {}
   SUBBYTE_INLINE row_scaled_matrix(index_t rows, index_t cols) : rows_(rows), cols_(cols) {
-    const std::size_t bytes = checked_bytes(rows, cols);
-    if (bytes == 0) return;
-    bytes_ = static_cast<std::uint8_t*>(::operator new(bytes, alignment, std::nothrow));
-    if (bytes_ == nullptr) {
-      throw_error(errc::out_of_memory, F::name,
-                  "cannot allocate " + std::to_string(bytes) + " bytes for " +
-                      std::to_string(rows) + " x " + std::to_string(cols) + " weights");
-    }
-    std::memset(bytes_, 0, bytes);
+    bytes_ =
+        detail::allocate_matrix<Arch>(F::name, rows, cols, checked_bytes(rows, cols), alignment);
   }
   SUBBYTE_INLINE row_scaled_matrix(row_scaled_matrix&& other) noexcept
       : bytes_(std::exchange(other.bytes_, nullptr)),
@@ -172,16 +165,16 @@ class row_scaled_matrix {
   }
 
  private:
-  static constexpr std::align_val_t alignment{64};
+  static constexpr std::size_t alignment = 64;
 
   SUBBYTE_INLINE static std::size_t checked_bytes(index_t rows, index_t cols) {
-    const auto shape = [&] { return std::to_string(rows) + " x " + std::to_string(cols); };
     if (rows < 0 || cols < 0) {
-      throw_error(errc::bad_shape, F::name, shape() + ": extents must not be negative");
+      detail::reject_matrix<Arch>(F::name, rows, cols, "extents must not be negative");
     }
     if (cols % F::block_size != 0) {
       throw_error(errc::bad_shape, F::name,
-                  shape() + ": columns must be a multiple of " + std::to_string(F::block_size));
+                  std::to_string(rows) + " x " + std::to_string(cols) +
+                      ": columns must be a multiple of " + std::to_string(F::block_size));
     }
     constexpr index_t largest = std::numeric_limits<index_t>::max();
     constexpr auto block = static_cast<index_t>(sizeof(F));
@@ -189,11 +182,11 @@ class row_scaled_matrix {
     const index_t blocks = cols / F::block_size;
     if (blocks == 0) return 0;
     if (blocks > (largest - scale) / block || rows > largest / (scale + blocks * block)) {
-      throw_error(errc::bad_shape, F::name, shape() + ": the size in bytes does not fit 63 bits");
+      detail::reject_matrix<Arch>(F::name, rows, cols, "the size in bytes does not fit 63 bits");
     }
     return static_cast<std::size_t>(rows * (scale + blocks * block));
   }
-  SUBBYTE_INLINE void release() noexcept { ::operator delete(bytes_, alignment); }
+  SUBBYTE_INLINE void release() noexcept { detail::release_matrix(bytes_, alignment); }
 
   std::uint8_t* bytes_ = nullptr;
   index_t rows_ = 0;

@@ -19,10 +19,10 @@ set(nvcc "${CUDAToolkit_NVCC_EXECUTABLE}" -std=c++20 -O2 -Xcompiler=-O0 -Werror 
          -I${PROJECT_SOURCE_DIR}/include -I${PROJECT_SOURCE_DIR}/cuda -I${CMAKE_CURRENT_SOURCE_DIR})
 set(strict ${cuda_flags} -Xptxas=-Werror)
 
-# subbyte_cuda_object(<object> <source> [ARCHITECTURES <arch>...] [FLAGS <flag>...])
-# FLAGS ${strict} refuses kernels that keep registers in memory.
+# subbyte_cuda_object(<object> <source> [KERNELS_ONLY] [ARCHITECTURES <arch>...] [FLAGS <flag>...])
+# KERNELS_ONLY leaves the host's code out. FLAGS ${strict} refuses kernels that keep registers in memory.
 function(subbyte_cuda_object object source)
-  cmake_parse_arguments(PARSE_ARGV 2 arg "" "" "ARCHITECTURES;FLAGS")
+  cmake_parse_arguments(PARSE_ARGV 2 arg "KERNELS_ONLY" "" "ARCHITECTURES;FLAGS")
   if(NOT arg_ARCHITECTURES)
     set(arg_ARCHITECTURES ${SUBBYTE_TEST_CUDA_ARCHITECTURES})
   endif()
@@ -30,11 +30,15 @@ function(subbyte_cuda_object object source)
   foreach(arch IN LISTS arg_ARCHITECTURES)
     list(APPEND targets -gencode arch=compute_${arch},code=sm_${arch})
   endforeach()
+  set(output -c)
+  if(arg_KERNELS_ONLY)
+    set(output -fatbin)
+  endif()
   list(JOIN arg_ARCHITECTURES " " names)
   cmake_path(GET object FILENAME name)
   add_custom_command(
     OUTPUT "${object}"
-    COMMAND ${nvcc} ${targets} ${arg_FLAGS} -MD -MF "${object}.d" -MT "${object}" -c "${source}" -o "${object}"
+    COMMAND ${nvcc} ${targets} ${arg_FLAGS} -MD -MF "${object}.d" -MT "${object}" ${output} "${source}" -o "${object}"
     DEPENDS "${source}" ${PROJECT_SOURCE_DIR}/cmake/cuda_flags.txt
     DEPFILE "${object}.d"
     COMMENT "Compiling ${name} for sm ${names}" VERBATIM)
@@ -89,9 +93,19 @@ foreach(source IN LISTS sources)
   if(parted)
     math(EXPR last "${SUBBYTE_TEST_CUDA_PARTS} - 1")
     foreach(part RANGE ${last})
-      subbyte_cuda_program(cuda.${stem}.${part} "${source}" FLAGS ${strict}
-                           -DSUBBYTE_TEST_PARTS=${SUBBYTE_TEST_CUDA_PARTS} -DSUBBYTE_TEST_PART=${part})
+      set(name cuda.${stem}.${part})
+      set(flags FLAGS ${strict} -DSUBBYTE_TEST_PARTS=${SUBBYTE_TEST_CUDA_PARTS} -DSUBBYTE_TEST_PART=${part})
+      if(EXISTS /dev/nvidia0)
+        subbyte_cuda_program(${name} "${source}" ${flags})
+      else()
+        subbyte_cuda_object("${here}/${name}.fatbin" "${source}" KERNELS_ONLY ${flags})
+        list(APPEND objects "${here}/${name}.fatbin")
+      endif()
     endforeach()
+    if(NOT EXISTS /dev/nvidia0) # the host's code, which nothing here runs, once
+      subbyte_cuda_program(cuda.${stem}.host "${source}" ARCHITECTURES 80 FLAGS ${strict}
+                           -DSUBBYTE_TESTED_FORMATS=subbyte::q4_0)
+    endif()
   else()
     subbyte_cuda_program(cuda.${stem} "${source}" FLAGS ${strict} ${blas})
   endif()

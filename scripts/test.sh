@@ -15,8 +15,8 @@
 # aarch64           g++, under qemu   none           registers
 # no_exceptions     g++ -O0           none           errors, threads, products with -fno-exceptions
 # tsan              g++               none           threads, under the thread sanitizer
-# fuzz              clang 19          none           every libFuzzer target for 15 s, two at a time
-# golden_matrix     all three         three          ggml's bytes, at -O0, -O2 and -O3
+# fuzz              clang 19          none           every libFuzzer target for 10 s, two at a time
+# golden_matrix     all three         three          ggml's bytes, at -O2 and -O3
 # consumers         g++               none           find_package, add_subdirectory, -I
 # compile_time      g++ -O0           none           the budget of every header
 # tidy              clang-tidy 14     none           the umbrellas
@@ -93,7 +93,7 @@ part_cuda() {
 part_asan_ubsan() { subset asan-ubsan tensor matrix kernel io checkpoint; }
 part_clang() { configure_and_build clang subbyte_test_headers subbyte_test_headers_without_exceptions; }
 part_tsan() { subset tsan exec threads; }
-part_fuzz() { scripts/fuzz.sh --seconds 15; }
+part_fuzz() { scripts/fuzz.sh --seconds 10; }
 part_no_exceptions() { subset no-exceptions core exec kernel; }
 part_nightly_no_exceptions() { suite no-exceptions; }
 part_avx2() { runs_here avx2 fma f16c || return 0; subset avx2 simd kernel; }

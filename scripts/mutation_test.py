@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Breaks one line of a header at a time and checks that a test notices.
 
-usage: mutation_test.py [--jobs N] [--list FILE]... [HEADER-PREFIX]...
+usage: mutation_test.py [--texts] [--jobs N] [--list FILE]... [HEADER-PREFIX]...
 
 tests/mutations/*.txt hold the lines:
 
@@ -20,6 +20,8 @@ A list for another compiler begins with lines like
     @run qemu-aarch64 -cpu max
 
 and is left out where that compiler is missing; all others take $CXX with -march=native.
+
+--texts only looks whether each text still occurs exactly once.
 
 A mutation is caught when a test no longer compiles, fails, crashes or takes ten times as long. The
 exit status is 1 when a mutation survives, when a text is not found once, and when a test fails
@@ -69,6 +71,11 @@ def parse(path):
             if not tests:
                 sys.exit(f"{path.name}:{number}: no tests for {header}")
     return found
+
+
+def header_text(header):
+    folder = ROOT / ("cuda" if header.endswith(".cuh") else "include") / "subbyte"
+    return (folder / header).read_text(encoding="utf-8")
 
 
 def build(tools, test, include, program):
@@ -146,8 +153,7 @@ class Session:
 
     def try_mutation(self, index, mutation):
         header, tests, old, new, _, tools = mutation
-        source = ROOT / ("cuda" if header.endswith(".cuh") else "include") / "subbyte" / header
-        text = source.read_text(encoding="utf-8")
+        text = header_text(header)
         if text.count(old) != 1:
             return False, f"found {text.count(old)} times: {old}"
         own = self.folder / str(index)
@@ -171,6 +177,7 @@ class Session:
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--texts", action="store_true")
     arguments.add_argument("--jobs", type=int, default=os.cpu_count())
     arguments.add_argument("--list", action="append", type=pathlib.Path)
     arguments.add_argument("prefix", nargs="*")
@@ -178,6 +185,12 @@ def main():
     lists = options.list or sorted((ROOT / "tests" / "mutations").glob("*.txt"))
     mutations = [m for path in lists for m in parse(path)
                  if not options.prefix or m[0].startswith(tuple(options.prefix))]
+    if options.texts:
+        stale = [m for m in mutations if header_text(m[0]).count(m[2]) != 1]
+        for header, _, old, _, number, _ in stale:
+            print(f"{header}, line {number} of its list: not found once: {old}")
+        print(f"mutations: {len(mutations)} texts, {len(stale)} not found once")
+        return 1 if stale or not mutations else 0
     for missing in sorted({m[5].build[0] for m in mutations if not shutil.which(m[5].build[0])}):
         print(f"left out: what {missing} builds, which is not here")
         mutations = [m for m in mutations if m[5].build[0] != missing]

@@ -5,7 +5,7 @@
 # usage: test.sh [--nightly] [--part NAME]... | --list
 #
 # part              compiler          -m flags       what
-# format, floors    -                 -              style, include floors, third-party includes
+# format, floors    -                 -              style, include floors, third-party includes, texts of mutations
 # dev_build, _tests g++ -Og and -O0   none           every test, example, benchmark
 # cuda              nvcc              sm_80, sm_90a  every kernel; run where a GPU is, else skipped
 # asan_ubsan        clang 19          none           memory, conversions, files, under both sanitizers
@@ -77,7 +77,7 @@ cross_compiles() { # on x86; an ARM machine runs the tests itself, in the other 
 }
 
 part_format() { scripts/check_format.sh; }
-part_floors() { scripts/check_floors.py --self-test && scripts/check_floors.py; }
+part_floors() { scripts/check_floors.py --self-test && scripts/check_floors.py && scripts/mutation_test.py --texts; }
 part_dev_build() { configure_and_build dev; }
 part_dev_tests() { ctest --preset dev; }
 part_cuda() {

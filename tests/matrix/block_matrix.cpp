@@ -117,7 +117,8 @@ TEST_CASE("block_matrix: moves leave an empty matrix, clone copies the bytes") {
 TEST_CASE("block_matrix: extents that cannot be are errors that name them") {
   const auto code_of = [](index_t rows, index_t cols) {
     const error e = test_support::error_of([&] { block_matrix<q4_0> m(rows, cols); });
-    REQUIRE(std::string(e.what()).find(std::to_string(rows)) != std::string::npos);
+    const std::string extents = std::to_string(rows) + " x " + std::to_string(cols);
+    REQUIRE(std::string(e.what()).find(extents) != std::string::npos);
     return e.code();
   };
   constexpr index_t huge = std::numeric_limits<index_t>::max();

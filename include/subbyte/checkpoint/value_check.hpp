@@ -91,7 +91,7 @@ struct value_scan {
   }
 };
 
-/// Weights of one block, `block` of row r; what is Inf or NaN among its scales, or null.
+/// The n > 0 weights of one block, `block` of row r; what is Inf or NaN among its scales, or null.
 template <class Arch>
 void scan_weights(const float* w, index_t n, index_t r, index_t block, const char* bad_scale,
                   float limit, value_scan& scan) noexcept {
@@ -105,7 +105,7 @@ void scan_weights(const float* w, index_t n, index_t r, index_t block, const cha
       largest = bit_cast<float>(magnitude);
     }
   }
-  if (n > 0) scan.any_weight = true;
+  scan.any_weight = true;
   if (largest != 0 || !finite) scan.any_nonzero = true;
   if (largest > scan.largest) scan.largest = largest;
   if (!finite) {
